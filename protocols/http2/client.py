@@ -1,0 +1,247 @@
+"""The client role: a session to an endpoint, which conducts exchanges as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from protocols.http2 import frames
+from protocols.http2.codec import Block
+from protocols.http2.connection import Http2Connection, Settings
+from protocols.http2.frames import ConnectionFault
+from protocols.http2.stream import Stream
+from protocols.http2.validation import Malformed, response_head, trailer_fields
+from protocols.wire.connection import Connection as Wire
+from protocols.wire.listener import connect
+from router.model.exchange import Exchange
+from router.model.failure import Blame, Failure, Kind
+from router.model.headers import Fields, RequestHead
+from router.model.strand import Waiter
+from router.spi import ClientContext, Connect, Session
+
+# A client connection takes no new streams after this many ids; the pool opens another one in time.
+LAST_ID = frames.MAX_STREAM_ID // 4 * 3
+
+
+class ClientStream(Stream):
+    """A stream that we opened: sink of the request, source of the response."""
+
+    __slots__ = ("exchange", "over")
+
+    def __init__(self, conn: Http2Connection, stream_id: int, exchange: Exchange) -> None:
+        super().__init__(conn, stream_id)
+        self.exchange = exchange
+        self.over: Waiter[None] = Waiter()
+
+    def push(self, chunk: bytes | memoryview, size: int, end: bool) -> None:
+        sink = self.sink
+        if sink is None:
+            self.conn.credit(size)
+            self.reset(ErrorCodes.PROTOCOL_ERROR)
+            self.broken(Failure(Kind.PROTOCOL, "DATA before a response head", Blame.UPSTREAM))
+            return
+        if end:
+            self.ended = True
+            self.exchange.conclude(())
+        sink.data(chunk, size, end)
+        if end:
+            self.over.wake(None)
+
+    def finish(self, trailers: Fields) -> None:
+        self.exchange.conclude(trailers)
+        super().finish(trailers)
+        self.over.wake(None)
+
+    def broken(self, failure: Failure) -> None:
+        self.over.throw(failure)
+
+    def release(self) -> None:
+        """The exchange is over: reset what is unfinished, break cycles."""
+        if not self.recv_closed:
+            self.reset(ErrorCodes.CANCEL)
+        elif not self.send_closed:
+            self.reset(ErrorCodes.NO_ERROR)
+        self.unjoin()
+        source, self.source = self.source, None
+        if source is not None:
+            source.sink = None
+
+
+def request_fields(head: RequestHead) -> Fields:
+    """The header list of a request; made once per distinct head."""
+    rendered = head.rendered
+    if rendered is not None and rendered[0] is request_fields:
+        fields: Fields = rendered[1]
+        return fields
+    fields = (
+        (b":method", head.method),
+        (b":scheme", head.scheme),
+        (b":path", head.path),
+        (b":authority", head.authority),
+        *head.fields,
+    )
+    if not head.authority:
+        fields = tuple(field for field in fields if field[0] != b":authority")
+    head.rendered = (request_fields, fields)
+    return fields
+
+
+class Http2Session(Http2Connection):
+    """A connection to an endpoint: a :class:`router.spi.Session`."""
+
+    peer_initiates = 0
+    next_id = 1
+
+    def __init__(self, wire: Wire, settings: Settings) -> None:
+        super().__init__(wire, settings)
+        self.changed: Callable[[Session], None] = _ignore
+        self.greeted: Callable[[], None] = _nothing
+        wire.write(frames.PREFACE)
+        self.announce(extra={SettingCodes.ENABLE_PUSH: 0})
+
+    @property
+    def free(self) -> int:
+        """How many more streams can be opened now."""
+        if self.draining or self.closed or self.next_id > LAST_ID:
+            return 0
+        return max(0, min(self.peer_streams, self.settings.streams) - len(self.streams))
+
+    async def conduct(self, exchange: Exchange) -> None:
+        """Open a stream, join the bodies, and wait for the end of the response."""
+        stream = ClientStream(self, self.next_id, exchange)
+        self.next_id += 2
+        self.streams[stream.id] = stream
+        body = exchange.body
+        self.write_headers(stream.id, request_fields(exchange.request), end=body is None)
+        if body is None:
+            stream.send_closed = True
+        else:
+            body.join(stream)
+        try:
+            await stream.over
+        finally:
+            stream.release()
+
+    # -- responses ------------------------------------------------------------------------------------------
+
+    def on_new_stream(self, stream_id: int, block: Block, end: bool) -> None:
+        if stream_id & 1 and stream_id < self.next_id:
+            raise ConnectionFault(ErrorCodes.STREAM_CLOSED, "HEADERS on a closed stream")
+        raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "HEADERS on a stream that we did not open")
+
+    def on_more_headers(self, stream: Stream, block: Block, end: bool) -> None:
+        assert isinstance(stream, ClientStream)
+        if block.too_large:
+            raise Malformed("response header list too large")
+        if stream.sink is not None:
+            self._trailers(stream, block, end)
+            return
+        head = response_head(block)
+        exchange = stream.exchange
+        if head.status < 200:
+            if end or head.status == 101:
+                raise Malformed("an informational response that ends the stream or switches protocols")
+            exchange.reply.inform(head)
+            return
+        if end:
+            stream.recv_closed = True
+            if stream.send_closed:
+                self.forget(stream)
+            exchange.conclude(())
+            exchange.respond(head, True)
+            stream.over.wake(None)
+            return
+        if exchange.request.method != b"HEAD" and head.status not in (204, 304):
+            stream.expected = head.length
+        stream.join(exchange.respond(head, False))
+
+    def _trailers(self, stream: ClientStream, block: Block, end: bool) -> None:
+        if not end:
+            raise Malformed("a second header block that does not end the stream")
+        trailers = trailer_fields(block)
+        self.close_recv(stream)
+        stream.finish(trailers)
+
+    def on_settings(self) -> None:
+        self.greeted()
+        self._freed()
+
+    def on_stream_gone(self) -> None:
+        super().on_stream_gone()
+        self._freed()
+
+    def _freed(self) -> None:
+        if self.free:
+            self.changed(self)
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def on_goaway(self, last: int, code: int, why: bytes) -> None:
+        """Streams above ``last`` were not processed, whatever the code: they can be sent again elsewhere (§6.8)."""
+        self.draining = True
+        text = f"refused by GOAWAY {code:#x} {why.decode('ascii', 'replace')}".rstrip()
+        for stream in [stream for stream in self.streams.values() if stream.id > last]:
+            stream.was_reset(Failure(Kind.RESET, text, Blame.UPSTREAM, code=ErrorCodes.REFUSED_STREAM, retryable=True))
+        self.changed(self)
+        self.close_if_done()
+
+    def drain(self) -> None:
+        """Take no new exchanges; close with the last one."""
+        self.draining = True
+        self.changed(self)
+        self.close_if_done()
+
+    def close(self) -> None:
+        """Close now."""
+        if not self.closed:
+            self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "close"))
+            self.wire.close()
+        self.lost("closed")
+
+    def close_if_done(self) -> None:
+        if self.draining and not self.streams and not self.closed:
+            self.closed = True
+            self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "drain"))
+            self.wire.close()
+
+    def lost(self, why: str) -> None:
+        super().lost(why)
+        self.greeted()
+        self.changed(self)
+
+    def lost_failure(self, why: str) -> Failure:
+        return Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM)
+
+
+def _ignore(_: Session) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+def connector(settings: Settings, context: ClientContext) -> Connect:
+    """How the pool opens sessions. A session is ready with the peer's first SETTINGS, so that its limit is known."""
+
+    async def open_session(host: str, port: int) -> Session:
+        sock = await connect(host, port)
+        wire = Wire(context.poller, context.host.timers, sock)
+        session = Http2Session(wire, settings)
+        greeted = trio.Event()
+        session.greeted = greeted.set
+        wire.start(session)
+        try:
+            await greeted.wait()
+        except trio.Cancelled:
+            session.close()
+            raise
+        if session.closed:
+            raise OSError(f"{host}:{port} does not speak HTTP/2 (it ended the connection before its SETTINGS)")
+        session.greeted = _nothing
+        return session
+
+    return open_session

@@ -1,0 +1,530 @@
+"""The HTTP/2 connection, for both roles, without I/O (RFC 9113).
+
+Theory of operation
+
+1. ``received`` decodes every frame of a read and acts on each synchronously; what it writes is in the wire's output
+   when it returns. The loop handles DATA itself, since messages of a stream are its bulk; the rest is dispatched by
+   a table. A frame that is not complete waits in ``_tail``, bounded by the frame size that we announced.
+2. Faults: :class:`StreamFault` and ``Malformed`` end a stream with RST_STREAM; :class:`ConnectionFault` ends the
+   connection with GOAWAY. No other exception belongs here.
+3. Streams that we reset are remembered (the last ``RESETS_KEPT``), since frames of theirs may be under way; frames for
+   any other stream that has ended are the peer's fault (§5.1).
+4. Windows: the connection's receive window is ``streams * stream window``, so that no set of slow streams can starve
+   the others; memory per connection is bounded by it. Credit returns by the rule of :mod:`protocols.http2.stream`.
+   Bytes that reach no stream are credited at once.
+5. Header blocks are collected up to ``MAX_BLOCK`` bytes; answers to PING and SETTINGS stop being queued, and the
+   connection ends, when ``MAX_CONTROL`` bytes of output cannot be sent.
+6. Draining: GOAWAY with the highest stream id and a PING; when that is acknowledged (a round trip later nothing that
+   was under way can still arrive), GOAWAY with the real last id; then close with the last stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from protocols.http2 import frames
+from protocols.http2.codec import Block, Decoder, Encoder, HeaderCodecError
+from protocols.http2.frames import ConnectionFault, StreamFault
+from protocols.http2.stream import Stream
+from protocols.http2.validation import Malformed
+from protocols.wire.connection import Connection as Wire
+from router.model.failure import Blame, Failure, Kind
+from router.model.headers import Fields
+
+log = logging.getLogger("waypost.http2")
+
+RESETS_KEPT = 256
+MAX_BLOCK = 131072
+MAX_CONTROL = 1 << 20
+_DRAIN_PING = b"waypost!"
+_SHARED_SMALL = 1024
+
+S = TypeVar("S", bound=Stream)
+
+
+@attrs.frozen
+class Settings:
+    """What we announce. ``windows``: bytes per stream; ``streams``: how many the peer may open (or we will)."""
+
+    window: int = frames.DEFAULT_WINDOW
+    streams: int = 1000
+    frame: int = frames.DEFAULT_FRAME
+    table: int = 4096
+    list_size: int = 65536
+
+    @property
+    def connection_window(self) -> int:
+        """The connection's receive window (rule 4)."""
+        return max(frames.DEFAULT_WINDOW, min(self.streams * self.window, frames.MAX_WINDOW))
+
+
+class Http2Connection:
+    """State of one connection. Subclasses give streams a role."""
+
+    peer_initiates = 1  # parity of the stream ids that the peer opens
+
+    def __init__(self, wire: Wire, settings: Settings) -> None:
+        self.wire = wire
+        self.settings = settings
+        self.streams: dict[int, Stream] = {}
+        self.blocked: dict[int, Stream] = {}
+        self.local_window = settings.window
+        self.peer_window = frames.DEFAULT_WINDOW
+        self.peer_frame = frames.DEFAULT_FRAME
+        self.peer_streams = 100  # until the peer's SETTINGS arrive
+        self.send_window = frames.DEFAULT_WINDOW
+        self.recv_window = settings.connection_window
+        self.last_peer_id = 0
+        self.draining = False
+        self.closed = False
+        self.got_settings = False
+        self._unacked = 0
+        self._tail = b""
+        self._resets: OrderedDict[int, None] = OrderedDict()
+        self._block: list[bytes] | None = None
+        self._block_size = 0
+        self._block_stream = 0
+        self._block_end = False
+        self.decoder = Decoder(settings.table, settings.list_size)
+        self.encoder = Encoder()
+        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
+            self._on_data_frame, self._on_headers, self._on_priority, self._on_rst, self._on_settings,
+            self._on_push, self._on_ping, self._on_goaway, self._on_window, self._on_continuation,
+        )  # fmt: skip
+
+    # -- output ---------------------------------------------------------------------------------------------
+
+    def announce(self, *, extra: dict[SettingCodes, int]) -> None:
+        """Send our SETTINGS and open the connection's window."""
+        ours = self.settings
+        values = {
+            SettingCodes.HEADER_TABLE_SIZE: ours.table,
+            SettingCodes.INITIAL_WINDOW_SIZE: ours.window,
+            SettingCodes.MAX_FRAME_SIZE: ours.frame,
+            SettingCodes.MAX_HEADER_LIST_SIZE: ours.list_size,
+        }
+        self.wire.write(frames.settings(values | extra))
+        more = self.recv_window - frames.DEFAULT_WINDOW
+        if more:
+            self.wire.write(frames.window_update(0, more))
+
+    def write_headers(self, stream: int, fields: Fields, *, end: bool) -> None:
+        """Encode and send a header block."""
+        block = self.encoder.encode(fields)
+        self.wire.write(frames.header_frames(stream, block, 1 if end else 0, self.peer_frame))
+
+    def credit(self, size: int) -> None:
+        """Let the peer send ``size`` more bytes on the connection, now or with the next credits."""
+        unacked = self._unacked + size
+        if unacked >= self.recv_window:
+            self.wire.write(frames.window_update(0, unacked))
+            self.recv_window += unacked
+            unacked = 0
+        self._unacked = unacked
+
+    def uncredited(self) -> int:
+        """Bytes received whose credit has not come back yet (for leak checks)."""
+        return self.settings.connection_window - self.recv_window - self._unacked
+
+    # -- the frame loop -------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Act on every complete frame of ``data``."""
+        if self.closed:
+            return
+        if self._tail:
+            data = self._tail + data
+        try:
+            self._tail = self._frames(data, 0)
+        except ConnectionFault as fault:
+            self.fault(fault.code, fault.why)
+        except HeaderCodecError as error:
+            self.fault(ErrorCodes.COMPRESSION_ERROR, str(error))
+
+    def _frames(self, data: bytes, at: int) -> bytes:
+        """The loop; returns what is left of ``data``."""
+        total = len(data)
+        unpack = frames.unpack_head
+        view: memoryview | None = None
+        while total - at >= frames.HEAD_SIZE and not self.closed:
+            high, low, kind, flags, stream_id = unpack(data, at)
+            length = high << 8 | low
+            start = at + frames.HEAD_SIZE
+            at = start + length
+            if length > self.settings.frame:
+                raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, f"frame of {length} bytes")
+            if at > total:
+                at = start - frames.HEAD_SIZE
+                break
+            if kind == frames.DATA and not flags & frames.PADDED and self._block is None:
+                if length <= _SHARED_SMALL:
+                    self._on_data(flags, stream_id & frames.STREAM_MASK, data[start:at], length)
+                else:
+                    if view is None:
+                        view = memoryview(data)
+                    self._on_data(flags, stream_id & frames.STREAM_MASK, view[start:at], length)
+            elif self._block is not None and kind != frames.CONTINUATION:
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "a frame inside a header block")
+            elif kind <= frames.CONTINUATION:
+                self._one(kind, flags, stream_id & frames.STREAM_MASK, data[start:at])
+        return data[at:] if at < total else b""
+
+    def _one(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        try:
+            self._handlers[kind](flags, stream_id, payload)
+        except StreamFault as fault:
+            self.stream_fault(stream_id, fault.code, fault.why)
+        except Malformed as error:
+            self.stream_fault(stream_id, ErrorCodes.PROTOCOL_ERROR, str(error))
+
+    def stream_fault(self, stream_id: int, code: ErrorCodes, why: str) -> None:
+        """End one stream for a fault of the peer."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self.wire.write(frames.rst_stream(stream_id, code))
+            self.remember_reset(stream_id)
+            return
+        stream.reset(code)
+        stream.broken(Failure(Kind.PROTOCOL, why, self.blame))
+
+    blame = Blame.UPSTREAM
+
+    # -- DATA -----------------------------------------------------------------------------------------------
+
+    def _on_data_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """DATA with padding (§6.1)."""
+        pad = payload[0] + 1 if payload else 0
+        if pad > len(payload) or not payload:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "padding longer than the frame")
+        self._on_data(flags, stream_id, payload[1 : len(payload) - pad + 1], len(payload))
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes | memoryview, length: int) -> None:
+        if length > self.recv_window:
+            raise ConnectionFault(ErrorCodes.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self.recv_window -= length
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.recv_closed:
+            self._stray_data(stream_id, length)
+            return
+        if length > stream.recv_window:
+            self.credit(length)
+            self.stream_fault(stream_id, ErrorCodes.FLOW_CONTROL_ERROR, "more data than the stream's window")
+            return
+        stream.recv_window -= length
+        end = flags & frames.END_STREAM == frames.END_STREAM
+        if stream.expected is not None and not self._expected(stream, len(payload), end):
+            self.credit(length)
+            return
+        if end:
+            stream.recv_closed = True
+            if stream.send_closed:
+                self.forget(stream)
+        stream.push(payload, length, end)
+
+    def _expected(self, stream: Stream, length: int, end: bool) -> bool:
+        """Compare with Content-Length; a mismatch is malformed (§8.1.1)."""
+        assert stream.expected is not None
+        stream.expected -= length
+        if stream.expected < 0 or (end and stream.expected):
+            self.stream_fault(stream.id, ErrorCodes.PROTOCOL_ERROR, "body differs from content-length")
+            return False
+        return True
+
+    def _stray_data(self, stream_id: int, length: int) -> None:
+        self.credit(length)
+        if stream_id in self._resets:
+            return
+        if stream_id == 0 or self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "DATA on an idle stream")
+        self.stream_fault(stream_id, ErrorCodes.STREAM_CLOSED, "DATA after the end of the stream")
+
+    def _is_idle(self, stream_id: int) -> bool:
+        if stream_id & 1 == self.peer_initiates:
+            return stream_id > self.last_peer_id
+        return stream_id >= self.next_id
+
+    next_id = 2
+
+    # -- HEADERS --------------------------------------------------------------------------------------------
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & (frames.PADDED | frames.WITH_PRIORITY):
+            payload = self._strip(flags, stream_id, payload)
+        end = flags & frames.END_STREAM == frames.END_STREAM
+        if flags & frames.END_HEADERS:
+            self._headers(stream_id, payload, end)
+            return
+        self._block, self._block_size = [payload], len(payload)
+        self._block_stream, self._block_end = stream_id, end
+
+    def _strip(self, flags: int, stream_id: int, payload: bytes) -> bytes:
+        """Remove padding and the deprecated priority fields (§6.2)."""
+        at, pad = 0, 0
+        if flags & frames.PADDED:
+            pad = payload[0] if payload else 0
+            at = 1
+        if flags & frames.WITH_PRIORITY:
+            if len(payload) >= at + 5 and frames.unpack_long(payload, at)[0] & frames.STREAM_MASK == stream_id:
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "a stream that depends on itself")
+            at += 5
+        if at + pad > len(payload):
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "padding longer than the frame")
+        return payload[at : len(payload) - pad]
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None or stream_id != self._block_stream:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        block.append(payload)
+        self._block_size += len(payload)
+        if self._block_size > MAX_BLOCK or len(block) > MAX_BLOCK // 256:
+            raise ConnectionFault(ErrorCodes.ENHANCE_YOUR_CALM, "header block too large")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._headers(stream_id, b"".join(block), self._block_end)
+
+    def _headers(self, stream_id: int, payload: bytes, end: bool) -> None:
+        block = self.decoder.decode(payload)
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.recv_closed:
+            self.on_more_headers(stream, block, end)
+        elif stream is not None:
+            raise StreamFault(ErrorCodes.STREAM_CLOSED, "HEADERS after the end of the stream")
+        elif stream_id in self._resets:
+            return
+        else:
+            self.on_new_stream(stream_id, block, end)
+
+    def on_new_stream(self, stream_id: int, block: Block, end: bool) -> None:
+        """A header block on a stream that is not open."""
+        raise NotImplementedError
+
+    def on_more_headers(self, stream: Stream, block: Block, end: bool) -> None:
+        """A header block on an open stream: a response, or trailers."""
+        raise NotImplementedError
+
+    def close_recv(self, stream: Stream) -> None:
+        """The peer's half has ended with a header block."""
+        if stream.expected:
+            raise StreamFault(ErrorCodes.PROTOCOL_ERROR, "body shorter than content-length")
+        stream.recv_closed = True
+        if stream.send_closed:
+            self.forget(stream)
+
+    # -- the rare frames ------------------------------------------------------------------------------------
+
+    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """PRIORITY is checked and ignored (§5.3.2)."""
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise StreamFault(ErrorCodes.FRAME_SIZE_ERROR, "PRIORITY that is not 5 bytes")
+        if frames.unpack_long(payload, 0)[0] & frames.STREAM_MASK == stream_id:
+            raise StreamFault(ErrorCodes.PROTOCOL_ERROR, "a stream that depends on itself")
+
+    def _on_push(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "PUSH_PROMISE, which we never allow")
+
+    def _on_rst(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "RST_STREAM that is not 4 bytes")
+        if stream_id == 0 or self._is_idle(stream_id):
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            code = int(frames.unpack_long(payload, 0)[0])
+            stream.was_reset(self.reset_failure(code))
+
+    def reset_failure(self, code: int) -> Failure:
+        """What an RST_STREAM of the peer means."""
+        name = ErrorCodes(code).name if code in ErrorCodes._value2member_map_ else hex(code)
+        retryable = code == ErrorCodes.REFUSED_STREAM
+        return Failure(Kind.RESET, f"stream reset by the peer: {name}", self.blame, code=code, retryable=retryable)
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS ack with a payload")
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
+        if not self.got_settings:
+            self.peer_streams = frames.MAX_STREAM_ID  # no limit, unless this frame sets one
+        for at in range(0, len(payload), 6):
+            self._setting(*frames.unpack_setting(payload, at))
+        self._control(frames.SETTINGS_ACK)
+        self.got_settings = True
+        self.on_settings()
+        self.pump_all()
+
+    def _setting(self, code: int, value: int) -> None:
+        """Apply one of the peer's settings; unknown ones are ignored (§6.5.2)."""
+        if code == SettingCodes.INITIAL_WINDOW_SIZE:
+            self._initial_window(value)
+        elif code == SettingCodes.MAX_FRAME_SIZE:
+            if not frames.DEFAULT_FRAME <= value < 1 << 24:
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of range")
+            self.peer_frame = value
+        elif code == SettingCodes.MAX_CONCURRENT_STREAMS:
+            self.peer_streams = value
+        elif code == SettingCodes.HEADER_TABLE_SIZE:
+            self.encoder.resize(min(value, 4096))
+        elif code == SettingCodes.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+
+    def _initial_window(self, value: int) -> None:
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCodes.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE out of range")
+        change = value - self.peer_window
+        self.peer_window = value
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCodes.FLOW_CONTROL_ERROR, "a window above 2^31-1")
+            if stream.queued():
+                self.blocked[stream.id] = stream
+
+    def on_settings(self) -> None:
+        """The peer's SETTINGS were applied."""
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "PING that is not 8 bytes")
+        if not flags & frames.ACK:
+            self._control(frames.ping(payload, ack=True))
+        elif payload == _DRAIN_PING and self.draining and not self.closed:
+            self._drained_round_trip()
+
+    def _control(self, frame: bytes) -> None:
+        if self.wire.unsent > MAX_CONTROL:
+            raise ConnectionFault(ErrorCodes.ENHANCE_YOUR_CALM, "too many control frames unread")
+        self.wire.write(frame)
+
+    def _on_window(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "WINDOW_UPDATE that is not 4 bytes")
+        increment = frames.unpack_long(payload, 0)[0] & frames.MAX_WINDOW
+        if stream_id == 0:
+            if increment == 0:
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+            self.send_window += increment
+            if self.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCodes.FLOW_CONTROL_ERROR, "a window above 2^31-1")
+            if self.blocked:
+                self.pump_all()
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self._is_idle(stream_id):
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+            return
+        if increment == 0:
+            raise StreamFault(ErrorCodes.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+        stream.send_window += increment
+        if stream.send_window > frames.MAX_WINDOW:
+            raise StreamFault(ErrorCodes.FLOW_CONTROL_ERROR, "a window above 2^31-1")
+        if stream.queued():
+            stream.pump()
+
+    def pump_all(self) -> None:
+        """Let every stream that waits for the connection send, the one that waits longest first."""
+        blocked = self.blocked
+        for _ in range(len(blocked)):
+            if self.send_window <= 0 or self.wire.congested:
+                break
+            blocked.pop(next(iter(blocked))).pump()
+
+    def writable(self) -> None:
+        """The wire takes data again."""
+        self.pump_all()
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "GOAWAY below 8 bytes")
+        last = frames.unpack_long(payload, 0)[0] & frames.STREAM_MASK
+        self.on_goaway(last, int(frames.unpack_long(payload, 4)[0]), payload[8:264])
+
+    def on_goaway(self, last: int, code: int, why: bytes) -> None:
+        """The peer opens (server role) or accepts (client role) no further streams."""
+        self.draining = True
+        self.close_if_done()
+
+    def drain(self) -> None:
+        """Finish in two steps (rule 6)."""
+        if not self.draining and not self.closed:
+            self.draining = True
+            self.wire.write(frames.goaway(frames.MAX_STREAM_ID, ErrorCodes.NO_ERROR, "drain"))
+            self.wire.write(frames.ping(_DRAIN_PING, ack=False))
+
+    def _drained_round_trip(self) -> None:
+        self.wire.write(frames.goaway(self.last_peer_id, ErrorCodes.NO_ERROR, "drain"))
+        self.close_if_done()
+
+    def close_if_done(self) -> None:
+        """Close a draining connection that has no streams left."""
+        if self.draining and not self.streams and not self.closed:
+            self.closed = True
+            self.wire.close()
+
+    def fault(self, code: ErrorCodes, why: str) -> None:
+        """The peer broke the connection: say so and close."""
+        if self.closed:
+            return
+        self.closed = True
+        log.info("%s: connection error %s: %s", self.wire.peer, code.name, why)
+        self.wire.write(frames.goaway(self.last_peer_id, code, why))
+        self.wire.close()
+        self._fail_streams(Failure(Kind.PROTOCOL, f"connection error {code.name}: {why}", self.blame))
+
+    def eof(self) -> None:
+        """The peer closed its half: in HTTP/2 that ends the connection."""
+        self.closed = True
+        self._fail_streams(self.lost_failure("connection closed by the peer"))
+        self.wire.close()
+
+    def lost(self, why: str) -> None:
+        """The wire is gone."""
+        self.closed = True
+        self._fail_streams(self.lost_failure(why))
+
+    def lost_failure(self, why: str) -> Failure:
+        """What the loss of the connection means to a stream."""
+        return Failure(Kind.RESET, why, self.blame)
+
+    def _fail_streams(self, failure: Failure) -> None:
+        for stream in list(self.streams.values()):
+            stream.was_reset(failure)
+
+    def forget(self, stream: Stream) -> None:
+        """Both halves are closed."""
+        if self.streams.pop(stream.id, None) is not None:
+            self.blocked.pop(stream.id, None)
+            self.on_stream_gone()
+
+    def on_stream_gone(self) -> None:
+        """There is room for another stream."""
+        if self.draining:
+            self.close_if_done()
+
+    def remember_reset(self, stream_id: int) -> None:
+        """Frames of this stream may still come: they will be ignored."""
+        self._resets[stream_id] = None
+        if len(self._resets) > RESETS_KEPT:
+            self._resets.popitem(last=False)

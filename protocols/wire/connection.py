@@ -1,0 +1,225 @@
+"""One socket: reads handed to a protocol, one output buffer, high and low water.
+
+Theory of operation
+
+1. ``write`` appends to the output and marks the connection; the poller calls ``flush`` at the end of its turn, which
+   sends everything with one syscall and waits for writability only when the kernel takes less.
+2. Above ``HIGH`` unsent bytes the connection is ``congested``: protocols stop accepting data for it (and so stop giving
+   credit to where the data comes from). Below ``LOW`` the protocol's ``writable`` is called.
+   The output is hence bounded by ``HIGH``, one turn's worth of reads, and the control frames that protocols bound.
+3. ``close`` sends what is left first, for at most ``LINGER`` seconds; ``abort`` does not wait. After the end the
+   protocol hears ``lost`` exactly once; that may be before the call returns that ended the connection.
+4. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from protocols.wire.poller import Poller
+from router.model.body import Chunk
+from router.model.timers import Timer, Timers
+
+READ_SIZE = 65536
+HIGH = 262144
+LOW = 65536
+LINGER = 1.0
+_JOIN_BELOW = 65536
+_IOV = 512
+
+
+class WireProtocol(Protocol):
+    """What sits on a connection."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came; act on all of them now."""
+
+    def eof(self) -> None:
+        """The peer will send nothing more."""
+
+    def writable(self) -> None:
+        """The output has fallen below the low-water mark."""
+
+    def lost(self, why: str) -> None:
+        """The connection is gone."""
+
+
+class Connection:
+    """A connected, non-blocking stream socket that belongs to a poller."""
+
+    __slots__ = ("_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers", "_want_write",
+                 "congested", "gone", "protocol", "unsent")  # fmt: skip
+
+    def __init__(self, poller: Poller, timers: Timers, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._poller = poller
+        self._timers = timers
+        self._out: list[Chunk] = []
+        self._marked = False
+        self._read = True
+        self._want_write = False
+        self._closing = False
+        self._linger: Timer | None = None
+        self.unsent = 0
+        self.congested = False
+        self.gone = False
+        self.protocol: WireProtocol
+
+    def start(self, protocol: WireProtocol) -> None:
+        """Begin to read."""
+        self.protocol = protocol
+        self._poller.register(self._fd, self)
+
+    # -- output ---------------------------------------------------------------------------------------------
+
+    def write(self, data: Chunk) -> None:
+        """Send ``data`` with the next flush."""
+        self._out.append(data)
+        self.unsent += len(data)
+        if not self._marked:
+            self._marked = True
+            self._poller.dirty(self)
+
+    def flush(self) -> None:
+        """Send what was written; called by the poller."""
+        self._marked = False
+        out = self._out
+        if self.gone:
+            return
+        if not out:
+            if self._closing:
+                self._end("closed")
+        elif self._want_write:
+            self.congested = self.congested or self.unsent > HIGH
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        out = self._out
+        try:
+            if self.unsent <= _JOIN_BELOW or len(out) == 1:
+                data = out[0] if len(out) == 1 else b"".join(out)
+                sent = self._sock.send(data)
+                if sent == len(data):
+                    out.clear()
+                else:
+                    self._out = [memoryview(data)[sent:]]
+            else:
+                sent = self._sock.sendmsg(out[:_IOV])
+                self._drop(sent)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        self.unsent -= sent
+        self._after_send()
+
+    def _drop(self, sent: int) -> None:
+        out = self._out
+        at = 0
+        while at < len(out) and sent >= len(out[at]):
+            sent -= len(out[at])
+            at += 1
+        del out[:at]
+        if sent:
+            out[0] = memoryview(out[0])[sent:]
+
+    def _after_send(self) -> None:
+        unsent = self.unsent
+        if unsent == 0 and self._closing:
+            self._end("closed")
+            return
+        if (unsent != 0) is not self._want_write:
+            self._want_write = unsent != 0
+            self._poller.interest(self._fd, read=self._read, write=self._want_write)
+        if self.congested:
+            if unsent < LOW:
+                self.congested = False
+                self.protocol.writable()
+        elif unsent > HIGH:
+            self.congested = True
+
+    def on_writable(self) -> None:
+        """The kernel takes bytes again; called by the poller."""
+        if self._out:
+            self._send()
+
+    # -- input ----------------------------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Read once; called by the poller."""
+        if not self._read:
+            self._end("reset by peer")
+            return
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        if self._closing:
+            if not data:
+                self._end("closed")
+        elif data:
+            self.protocol.received(data)
+        else:
+            self.pause()
+            self.protocol.eof()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if self._read and not self.gone and not self._closing:
+            self._read = False
+            self._poller.interest(self._fd, read=False, write=self._want_write)
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._read and not self.gone:
+            self._read = True
+            self._poller.interest(self._fd, read=True, write=self._want_write)
+
+    # -- end ------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send what is left and close."""
+        if self._closing or self.gone:
+            return
+        self._closing = True
+        self._linger = self._timers.after(LINGER, self._lingered)
+        if not self._marked:
+            self._marked = True
+            self._poller.dirty(self)
+
+    def _lingered(self, _: object) -> None:
+        self._end("closed with unsent bytes")
+
+    def abort(self) -> None:
+        """Close now; what is unsent is lost."""
+        self._end("aborted")
+
+    def _end(self, why: str) -> None:
+        if self.gone:
+            return
+        self.gone = True
+        self.congested = False
+        if self._linger is not None:
+            self._linger.cancel()
+        self._poller.unregister(self._fd)
+        self._sock.close()
+        self._out = []
+        self.unsent = 0
+        self.protocol.lost(why)
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the other side, for logs and metrics."""
+        try:
+            host, port = self._sock.getpeername()[:2]
+        except OSError:
+            return "?"
+        return f"{host}:{port}"

@@ -1,0 +1,117 @@
+"""Listening sockets, and connecting ones."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from protocols.wire.poller import Poller
+from router.model.timers import Timers
+
+log = logging.getLogger("waypost.listener")
+
+ACCEPTS_PER_TURN = 64
+BACKLOG = 1024
+# Out of file descriptors: look again after this many seconds; waiting connections stay in the kernel's queue.
+RETRY_ACCEPT = 0.1
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening, non-blocking socket. Raises OSError with the address in its text."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return sock
+
+
+class Listener:
+    """Accepts connections of one socket and hands them to ``accept(sock, peer)``."""
+
+    __slots__ = ("_accept", "_poller", "_sock", "_timers", "closed")
+
+    def __init__(
+        self, poller: Poller, timers: Timers, sock: socket.socket, accept: Callable[[socket.socket, Any], None]
+    ) -> None:
+        self._poller = poller
+        self._timers = timers
+        self._sock = sock
+        self._accept = accept
+        self.closed = False
+        poller.register(sock.fileno(), self)
+
+    def on_readable(self) -> None:
+        """Take what waits, at most ``ACCEPTS_PER_TURN``; called by the poller."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, peer = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._exhausted(error)
+                    return
+                continue  # this one was gone before we came
+            nodelay(sock)
+            self._accept(sock, peer)
+
+    def _exhausted(self, error: OSError) -> None:
+        log.warning("cannot accept connections for now: %s", error.strerror)
+        self._poller.interest(self._sock.fileno(), read=False, write=False)
+        self._timers.after(RETRY_ACCEPT, self._again)
+
+    def _again(self, _: Any) -> None:
+        if not self.closed:
+            self._poller.interest(self._sock.fileno(), read=True, write=False)
+
+    def on_writable(self) -> None:
+        """Never asked for."""
+
+    def flush(self) -> None:
+        """Nothing is ever written here."""
+
+    def abort(self) -> None:
+        """Stop listening."""
+        if not self.closed:
+            self.closed = True
+            self._poller.unregister(self._sock.fileno())
+            self._sock.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, with the port that the kernel chose if 0 was asked for."""
+        host, port = self._sock.getsockname()[:2]
+        return host, port
+
+
+async def connect(host: str, port: int) -> socket.socket:
+    """Connect to an IP address. Runs in a trio task; raises OSError. The caller sets the time limit."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    plain = socket.socket(fileno=sock.detach())
+    plain.setblocking(False)
+    nodelay(plain)
+    return plain
+
+
+def nodelay(sock: socket.socket) -> None:
+    """Send small frames at once: each flush is a whole batch already."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,128 @@
+"""All sockets of a worker behind one epoll set, and one trio task that serves it.
+
+Theory of operation
+
+1. A connection is not a task. Its file descriptor is registered once (level-triggered) in an epoll set of our own;
+   trio waits for the *set* to become readable. What a task would pay per wake-up (reschedule, one ``epoll_ctl``)
+   is paid once per turn for all connections, and an idle connection costs no stack.
+2. A turn asks the set what is ready, lets each connection read once and act, synchronously, and then flushes: each
+   connection that was written to sends its whole output with one syscall. Nobody flushes by hand.
+3. A few turns may follow each other while there is work (``TURNS``); then the task yields to trio, so that timers and
+   discovery are never starved by traffic. One read is bounded by the connection's buffer size: that bounds a turn.
+4. Code that runs outside a turn (a timer, a task) marks connections in the same way; the first mark writes to an
+   eventfd in the set, which makes a turn happen.
+5. A handler that raises is a bug of ours: its connection is aborted, the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+TURNS = 4
+EVENTS_PER_TURN = 256
+
+
+class Pollable(Protocol):
+    """What can be registered: readiness comes as these calls."""
+
+    def on_readable(self) -> None: ...
+
+    def on_writable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Poller:
+    """The epoll set of a worker. Use it as ``nursery.start_soon(poller.run)``; ``close`` it after that."""
+
+    def __init__(self, crashed: Callable[[Exception], None]) -> None:
+        self._epoll = select.epoll()
+        self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._kick, select.EPOLLIN)
+        self._handlers: dict[int, Pollable] = {}
+        self._dirty: list[Pollable] = []
+        self._in_turn = False
+        self._crashed = crashed
+
+    def register(self, fd: int, handler: Pollable) -> None:
+        """Tell ``handler`` when ``fd`` is readable."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def interest(self, fd: int, *, read: bool, write: bool) -> None:
+        """Change what ``fd`` is watched for."""
+        self._epoll.modify(fd, (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0))
+
+    def unregister(self, fd: int) -> None:
+        """Stop watching; call before the descriptor is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def dirty(self, handler: Pollable) -> None:
+        """Have ``handler.flush()`` called at the end of this turn, or in a turn that is made to happen soon.
+
+        A handler marks itself once and clears its mark in ``flush``.
+        """
+        self._dirty.append(handler)
+        if not self._in_turn and len(self._dirty) == 1:
+            os.eventfd_write(self._kick, 1)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        fd = self._epoll.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            for _ in range(TURNS):
+                if not self.turn():
+                    break
+
+    def turn(self) -> int:
+        """Serve what is ready now; returns how many descriptors were."""
+        events = self._epoll.poll(0, EVENTS_PER_TURN)
+        handlers = self._handlers
+        self._in_turn = True
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                try:
+                    if mask & select.EPOLLOUT:
+                        handler.on_writable()
+                    if mask & ~select.EPOLLOUT and fd in handlers:
+                        handler.on_readable()
+                except Exception as error:  # noqa: BLE001 - rule 5
+                    self._failed(handler, error)
+            elif fd == self._kick:
+                os.eventfd_read(fd)
+        while self._dirty:
+            self._flush()
+        self._in_turn = False
+        return len(events)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for handler in dirty:
+            try:
+                handler.flush()
+            except Exception as error:  # noqa: BLE001 - rule 5
+                self._failed(handler, error)
+
+    def _failed(self, handler: Pollable, error: Exception) -> None:
+        self._crashed(error)
+        handler.abort()
+
+    def close(self) -> None:
+        """Abort what is still registered and give the descriptors back."""
+        for handler in list(self._handlers.values()):
+            handler.abort()
+        self._epoll.close()
+        os.close(self._kick)

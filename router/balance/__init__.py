@@ -1,0 +1,1 @@
+"""Choosing an endpoint, and the connections to each."""

@@ -1,0 +1,1 @@
+"""Which exchanges were successes; one protocol a file."""

@@ -1,0 +1,1 @@
+"""Configuration files: Linkerd's YAML with positions, every error at once."""

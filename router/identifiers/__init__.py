@@ -1,0 +1,1 @@
+"""How requests get their names; one kind a file."""

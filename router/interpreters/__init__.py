@@ -1,0 +1,1 @@
+"""Where dtabs come from, and what is done to bound names before they are used."""

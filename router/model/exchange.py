@@ -1,0 +1,145 @@
+"""The conversation about one request, whatever protocols its two ends speak.
+
+Theory of operation
+
+1. An exchange is made by the connection that received the request. ``body`` is the request's source, or None when
+   the head ended the request. ``reply`` is where the answer goes.
+2. The endpoint's protocol answers with :meth:`Exchange.respond`, which returns the sink for the response's body. It
+   calls :meth:`Exchange.conclude` when the response has ended, *before* the strand learns of it. Until then the
+   exchange is not ``complete``, and counts as a failure.
+3. Filters look at ``response``, ``trailers``, ``failure`` and ``complete`` after the inner service is over.
+4. Response heads are changed by ``edits``, pure functions from head to head, applied in the order in which they
+   were added (the innermost filter runs first, hence adds last and is applied last; filters that care say so).
+5. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any, Protocol
+
+from router.model.body import Sink, Source
+from router.model.failure import Blame, Failure, Kind
+from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.host import Host
+from router.model.strand import Strand
+from router.model.timers import Timer
+
+Edit = Callable[[ResponseHead], ResponseHead]
+
+
+class Reply(Sink, Protocol):
+    """The sending half towards the client."""
+
+    started: bool
+
+    def inform(self, head: ResponseHead) -> None:
+        """Send an informational (1xx) response where the client's protocol has them; else drop it."""
+
+    def start(self, head: ResponseHead, end: bool) -> Sink:
+        """Send the final response's head; returns the sink for its body (usually the reply itself)."""
+
+
+class Exchange:
+    """One request and its answer.
+
+    ``deadline`` and ``received_at`` are seconds of the host's clock. ``local_dtab``, ``path``, ``bound`` and
+    ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
+    ``note`` is free room for filters, by role.
+    """
+
+    __slots__ = (
+        "_timer", "body", "bound", "complete", "deadline", "deadline_cause", "edits", "endpoint", "failure", "host",
+        "local_dtab", "note", "path", "received_at", "reply", "request", "responded_at", "response", "strand",
+        "trailers",
+    )  # fmt: skip
+
+    def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
+        self.host = host
+        self.request = request
+        self.body = body
+        self.reply = reply
+        self.strand: Strand | None = None
+        self.received_at = host.timers.now()
+        self.responded_at = 0.0
+        self.deadline = inf
+        self.deadline_cause = ""
+        self._timer: Timer | None = None
+        self.path: Any = None
+        self.local_dtab: Any = None
+        self.bound: Any = None
+        self.endpoint: Any = None
+        self.response: ResponseHead | None = None
+        self.trailers: Fields = ()
+        self.failure: Failure | None = None
+        self.complete = False
+        self.edits: list[Edit] | None = None
+        self.note: dict[str, Any] | None = None
+
+    def now(self) -> float:
+        """The host's clock, in seconds."""
+        return self.host.timers.now()
+
+    # -- the answer -----------------------------------------------------------------------------------------
+
+    def edit(self, edit: Edit) -> None:
+        """Let ``edit`` change the head of the final response."""
+        if self.edits is None:
+            self.edits = []
+        self.edits.append(edit)
+
+    def respond(self, head: ResponseHead, end: bool) -> Sink:
+        """The final response has begun. Returns where its body goes."""
+        edits = self.edits
+        if edits is not None:
+            for edit in edits:
+                head = edit(head)
+        self.response = head
+        self.responded_at = self.host.timers.now()
+        return self.reply.start(head, end)
+
+    def conclude(self, trailers: Fields) -> None:
+        """The response has ended as it should."""
+        self.trailers = trailers
+        self.complete = True
+
+    @property
+    def grpc_status(self) -> bytes | None:
+        """The ``grpc-status`` of the trailers, or of the head of a Trailers-Only response."""
+        for name, value in self.trailers:
+            if name == b"grpc-status":
+                return value
+        return self.response.get(b"grpc-status") if self.response is not None else None
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    def tighten(self, deadline: float, cause: str) -> None:
+        """End the exchange at ``deadline`` unless it must end earlier; ``cause`` (``client``, ``route``) is told."""
+        if deadline >= self.deadline:
+            return
+        self.deadline = deadline
+        self.deadline_cause = cause
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.host.timers.at(deadline, self._expire)
+
+    def _expire(self, _: Any) -> None:
+        if self.strand is not None:
+            self.strand.cancel(deadline_failure(self.deadline_cause, self.deadline - self.received_at))
+
+    def close(self) -> None:
+        """Drop timers and break reference cycles; called once, by the shell that made the exchange."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.body is not None:
+            self.body.unjoin()
+        self.strand = None
+        self.edits = None
+
+
+def deadline_failure(cause: str, seconds: float) -> Failure:
+    """No time left. A deadline that the client chose is the client's own business, never the endpoint's fault."""
+    blame = Blame.CLIENT if cause == "client" else Blame.UPSTREAM
+    return Failure(Kind.DEADLINE, f"exceeded {round(seconds * 1000)} ms {cause} timeout", blame)

@@ -1,0 +1,112 @@
+"""Headers are byte pairs, lower-cased and validated once where they come in, and never changed.
+
+A head is immutable and may be *shared*: a protocol's codec returns the same object for the same bytes, so that what
+is derived from a head (its name, the header block that is sent on) is computed once per distinct head. Three
+one-entry caches serve that: ``routed`` belongs to the identifier stage, ``forwarded`` to the stage that makes the
+head to send on, ``rendered`` to the protocol that sends it. Whoever fills one stores a pair (owner, value) and must
+check the owner, since another router may own the entry.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Field: TypeAlias = tuple[bytes, bytes]
+Fields: TypeAlias = tuple[Field, ...]
+
+
+class Head:
+    """What requests and responses have in common: ordered fields without pseudo-headers."""
+
+    __slots__ = ("_index", "fields", "forwarded", "rendered")
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self._index: dict[bytes, bytes] | None = None
+        self.forwarded: tuple[Any, Any] | None = None
+        self.rendered: tuple[Any, Any] | None = None
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of ``name`` (lower case), or None."""
+        index = self._index
+        if index is None:
+            index = self._index = dict(reversed(self.fields))
+        return index.get(name)
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Every value of ``name``, in order."""
+        if self.get(name) is None:
+            return []
+        return [value for field, value in self.fields if field == name]
+
+    def __contains__(self, name: bytes) -> bool:
+        return self.get(name) is not None
+
+
+class RequestHead(Head):
+    """Method, scheme, authority, target path (with query) and fields of a request.
+
+    ``authority`` is the Host of HTTP/1.1; there is no ``host`` field in ``fields``. ``length`` is the declared
+    Content-Length or None; the field itself stays in ``fields``. ``grpc``: the content type is gRPC's.
+    ``version``: (1, 0), (1, 1) or (2, 0), as received.
+    """
+
+    __slots__ = ("authority", "grpc", "length", "method", "path", "routed", "scheme", "version")
+
+    def __init__(
+        self,
+        method: bytes,
+        scheme: bytes,
+        authority: bytes,
+        path: bytes,
+        fields: Fields = (),
+        *,
+        length: int | None = None,
+        version: tuple[int, int] = (2, 0),
+    ) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.path = path
+        self.fields = fields
+        self.length = length
+        self.version = version
+        self._index = None
+        self.forwarded = None
+        self.rendered = None
+        self.routed: tuple[Any, Any] | None = None
+        self.grpc = is_grpc(self.get(b"content-type"))
+
+    def replace(self, **changes: Any) -> RequestHead:
+        """A new head with some attributes changed; nothing derived is kept."""
+        values = {name: changes.get(name, getattr(self, name)) for name in _REQUEST_PARTS}
+        return RequestHead(**values)
+
+
+_REQUEST_PARTS = ("method", "scheme", "authority", "path", "fields", "length", "version")
+
+
+class ResponseHead(Head):
+    """Status and fields of a final or informational response. ``length`` as in :class:`RequestHead`."""
+
+    __slots__ = ("length", "status")
+
+    def __init__(self, status: int, fields: Fields = (), *, length: int | None = None) -> None:
+        self.status = status
+        self.fields = fields
+        self.length = length
+        self._index = None
+        self.forwarded = None
+        self.rendered = None
+
+    def replace(self, **changes: Any) -> ResponseHead:
+        """A new head with some attributes changed; nothing derived is kept."""
+        values = {name: changes.get(name, getattr(self, name)) for name in ("status", "fields", "length")}
+        return ResponseHead(**values)
+
+
+def is_grpc(content_type: bytes | None) -> bool:
+    """gRPC's content-type rule: ``application/grpc``, or that followed by ``+`` or ``;`` (so never grpc-web)."""
+    if content_type is None or not content_type.startswith(b"application/grpc"):
+        return False
+    return len(content_type) == 16 or content_type[16] in b"+;"

@@ -1,0 +1,70 @@
+"""What a worker gives to the strands that run in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from router.model.strand import Strand, Waiter
+from router.model.timers import Timers
+
+log = logging.getLogger("waypost")
+
+
+class Host:
+    """Nursery, clock and timers of one worker, and the place where bugs are reported.
+
+    ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test.
+    """
+
+    __slots__ = ("crashes", "nursery", "on_crash", "timers")
+
+    def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
+        self.nursery = nursery
+        self.crashes = 0
+        self.on_crash: Callable[[Exception], None] = _log_crash
+        self.timers = Timers(now, self.crashed)
+
+    def crashed(self, error: Exception) -> None:
+        """Report a bug that ended a strand or a callback; the others go on."""
+        self.crashes += 1
+        self.on_crash(error)
+
+    def start(self, coro: Any) -> Strand:
+        """Make a strand of ``coro`` and run it to its first park."""
+        strand = Strand(self, coro)
+        strand.start()
+        return strand
+
+    def spawn(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        scope: trio.CancelScope,
+        waiter: Waiter[Any],
+    ) -> None:
+        """Run ``fn(*args)`` as a task; its end wakes ``waiter`` (see :func:`router.model.strand.in_trio`)."""
+        self.nursery.start_soon(self._run_for, fn, args, scope, waiter)
+
+    async def _run_for(
+        self,
+        fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        scope: trio.CancelScope,
+        waiter: Waiter[Any],
+    ) -> None:
+        value: Any = None
+        try:
+            with scope:
+                value = await fn(*args)
+        except Exception as error:  # noqa: BLE001 - delivered to the strand that asked
+            waiter.throw(error)
+        else:
+            waiter.wake(value)
+
+
+def _log_crash(error: Exception) -> None:
+    log.error("bug in an exchange", exc_info=error)

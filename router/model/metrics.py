@@ -1,0 +1,136 @@
+"""Metrics as slots: resolved by name when a target is bound, one attribute access per event after that.
+
+A scope is a path in the tree of names (``rt/http/server``); asking twice for the same name returns the same slot.
+Bound: names come from configuration and from bound names, hence are bounded by the binding caches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+# Upper bounds of the histogram's buckets, in milliseconds: about 10 % apart would cost memory that no one reads,
+# so steps are 1, 1.5, 2, 3, 5, 7 of each decade.
+BOUNDS: tuple[float, ...] = tuple(
+    round(step * 10.0**power, 4) for power in range(-2, 6) for step in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+)
+
+
+class Counter:
+    """Counts events: ``counter.value += 1``."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Gauge:
+    """A value that goes up and down; ``read`` computes it, or ``value`` is set."""
+
+    __slots__ = ("read", "value")
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self.read: Callable[[], float] | None = None
+
+    def current(self) -> float:
+        """The value now."""
+        return self.value if self.read is None else self.read()
+
+
+class Stat:
+    """A histogram of milliseconds (or any positive figure)."""
+
+    __slots__ = ("buckets", "count", "maximum", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.count = 0
+        self.total = 0.0
+        self.maximum = 0.0
+
+    def add(self, value: float) -> None:
+        """Record one observation."""
+        self.buckets[bisect_left(BOUNDS, value)] += 1
+        self.count += 1
+        self.total += value
+        if value > self.maximum:
+            self.maximum = value
+
+    def percentile(self, share: float) -> float:
+        """The upper bound of the bucket in which the given share (0..1) of observations is reached; 0 if empty."""
+        rank, seen = share * self.count, 0
+        for bound, hits in zip((*BOUNDS, self.maximum), self.buckets, strict=True):
+            seen += hits
+            if hits and seen >= rank:
+                return min(bound, self.maximum)
+        return 0.0
+
+
+Slot = Counter | Gauge | Stat
+
+
+class Metrics:
+    """One scope of the tree. The root is made once per worker and handed down."""
+
+    __slots__ = ("_prefix", "_slots")
+
+    def __init__(self, prefix: str = "", slots: dict[str, Slot] | None = None) -> None:
+        self._prefix = prefix
+        self._slots: dict[str, Slot] = {} if slots is None else slots
+
+    def scope(self, *names: str) -> Metrics:
+        """The scope below this one."""
+        return Metrics(self._prefix + "".join(f"{name}/" for name in names), self._slots)
+
+    def _slot(self, name: str, make: type[Slot]) -> Slot:
+        full = self._prefix + name
+        slot = self._slots.get(full)
+        if slot is None:
+            slot = self._slots[full] = make()
+        elif type(slot) is not make:
+            raise TypeError(f"metric {full!r} is a {type(slot).__name__}, not a {make.__name__}")
+        return slot
+
+    def counter(self, name: str) -> Counter:
+        """The counter of that name."""
+        slot = self._slot(name, Counter)
+        assert isinstance(slot, Counter)
+        return slot
+
+    def gauge(self, name: str, read: Callable[[], float] | None = None) -> Gauge:
+        """The gauge of that name, computed by ``read`` if given."""
+        slot = self._slot(name, Gauge)
+        assert isinstance(slot, Gauge)
+        if read is not None:
+            slot.read = read
+        return slot
+
+    def stat(self, name: str) -> Stat:
+        """The histogram of that name."""
+        slot = self._slot(name, Stat)
+        assert isinstance(slot, Stat)
+        return slot
+
+    def remove(self) -> None:
+        """Forget this scope and everything below it (its owner has expired)."""
+        for name in [name for name in self._slots if name.startswith(self._prefix)]:
+            del self._slots[name]
+
+    def items(self) -> Iterator[tuple[str, Slot]]:
+        """Every slot below this scope, by full name, sorted."""
+        for name in sorted(self._slots):
+            if name.startswith(self._prefix):
+                yield name, self._slots[name]
+
+    def flat(self) -> dict[str, float]:
+        """Names and plain values: counters and gauges as they are, of a stat its ``.count`` and ``.sum``."""
+        values: dict[str, float] = {}
+        for name, slot in self.items():
+            if isinstance(slot, Stat):
+                values[name + ".count"] = slot.count
+                values[name + ".sum"] = slot.total
+            else:
+                values[name] = slot.value if isinstance(slot, Counter) else slot.current()
+        return values

@@ -1,0 +1,1 @@
+"""How names get their addresses; one kind a file."""

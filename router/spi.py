@@ -1,0 +1,201 @@
+"""What a plugin looks like: an entry point, a kind, a config class and a function that makes the thing.
+
+Entry points are ``"<kind>" = "<module>:<PLUGIN>"`` in the groups of :data:`GROUPS`; the object is a :class:`Plugin`.
+Built-ins register in the same way, in this distribution's metadata. The config class is an attrs class whose
+attributes are the YAML keys in snake case (``root_dir`` is written ``rootDir``); what it does not have is refused.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from dtab import Namer, Path
+from router.model.exchange import Exchange
+from router.model.failure import Failure
+from router.model.headers import RequestHead
+from router.model.host import Host
+from router.model.metrics import Metrics
+from router.model.service import Service
+
+GROUPS = {
+    "protocol": "waypost.protocols",
+    "identifier": "waypost.identifiers",
+    "namer": "waypost.namers",
+    "interpreter": "waypost.interpreters",
+    "balancer": "waypost.balancers",
+    "classifier": "waypost.classifiers",
+    "accrual": "waypost.accruals",
+    "telemeter": "waypost.telemeters",
+    "transformer": "waypost.transformers",
+}
+
+
+@attrs.frozen
+class Plugin:
+    """One kind of thing.
+
+    ``make(config, context)`` returns the thing; what the context is, each category's protocol below says.
+    ``protocols``: the router protocols with which an identifier or classifier can be used (empty: all).
+    """
+
+    kind: str
+    config: type[Any]
+    make: Callable[[Any, Any], Any]
+    protocols: frozenset[str] = frozenset()
+
+
+# -- identifiers: make(config, IdentifierContext) -> Identifier ------------------------------------------------
+
+
+@attrs.frozen
+class IdentifierContext:
+    """``prefix``: the router's dstPrefix, put in front of every name."""
+
+    prefix: Path
+
+
+Identifier = Callable[[RequestHead], "Path | tuple[Path, RequestHead] | str"]
+"""Gives a request its name: a path; or a path and the head to go on with (``consume``); or, when it has none, why."""
+
+
+# -- namers: make(config, NamerContext) -> Namer ------------------------------------------------------------------
+
+
+@attrs.frozen
+class NamerContext:
+    """``host`` runs what must wait; ``metrics`` is the namer's own scope."""
+
+    host: Host
+    metrics: Metrics
+
+
+MakeNamer = Callable[[Any, NamerContext], Namer]
+
+
+# -- classifiers: make(config, None) -> Classifier --------------------------------------------------------------
+
+
+Classifier = Callable[[Exchange], bool]
+"""Whether an exchange that is over was a success. Retryability joins it with the retry filter."""
+
+
+# -- balancers: make(config, None) -> MakePicker --------------------------------------------------------------
+
+
+class Target(Protocol):
+    """What a balancer chooses among: an endpoint with its load (exchanges under way) and its service."""
+
+    load: int
+    weight: float
+    service: Service
+
+    @property
+    def available(self) -> bool:
+        """Whether it should be picked at all, given anything better."""
+        ...
+
+
+Pick = Callable[[], "Target | None"]
+"""Choose a target for one attempt, synchronously; None when there is none."""
+
+MakePicker = Callable[[Sequence[Target]], Pick]
+"""Make a picker from an immutable snapshot of targets; called again at each change."""
+
+
+# -- protocols: the plugin's ``make`` returns a ProtocolPlugin (config and context are None) --------------------
+
+
+class Session(Protocol):
+    """One connection to an endpoint, as the pool sees it.
+
+    ``free``: how many more exchanges can begin right now; 0 when busy, draining or closed. ``changed`` is set by the
+    pool and called with the session whenever ``free`` rises from 0 or the session ends (``closed`` is then True).
+    """
+
+    closed: bool
+    changed: Callable[[Session], None]
+
+    @property
+    def free(self) -> int:
+        """See above."""
+        ...
+
+    def conduct(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        """Conduct one exchange (a :data:`~router.model.service.Service`). Call only while ``free`` is positive, and
+        start the coroutine at once."""
+        ...
+
+    def drain(self) -> None:
+        """Take nothing new; close when the last exchange is over."""
+
+    def close(self) -> None:
+        """Close now; exchanges under way fail."""
+
+
+Connect = Callable[[str, int], Awaitable[Session]]
+"""Open a session to (IP address, port). Runs as a trio task; raises OSError or a Failure."""
+
+Render = Callable[[Exchange, Failure], None]
+"""Answer an exchange that failed: before the head a whole response, after it a visible end. Never raises."""
+
+
+@attrs.frozen
+class ServerContext:
+    """What a protocol's server needs: ``service`` conducts, ``render`` answers failures, ``metrics`` is the server's
+    scope (``rt/<label>/server/<ip>/<port>``)."""
+
+    host: Host
+    poller: Any
+    service: Service
+    render: Render
+    metrics: Metrics
+
+
+@attrs.frozen
+class ClientContext:
+    """What a protocol's client needs."""
+
+    host: Host
+    poller: Any
+    metrics: Metrics
+
+
+class Server(Protocol):
+    """The accepting side of one listener."""
+
+    def accept(self, sock: socket.socket, peer: Any) -> None:
+        """Serve a connection that was just accepted (non-blocking, its own from now on)."""
+
+    def drain(self) -> None:
+        """Tell every connection to finish: GOAWAY in two steps, ``Connection: close``."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        ...
+
+
+@attrs.frozen
+class ProtocolPlugin:
+    """A protocol of routers: ``http``, ``h2``, ``grpc``.
+
+    ``router_config``, ``server_config`` and ``client_config`` are attrs classes with the keys that this protocol adds
+    to a router, to its servers and to its clients. ``serve(server_config, ServerContext)`` makes a :class:`Server`;
+    ``connect(client_config, ClientContext)`` makes a :data:`Connect`. ``port``: the default of a server.
+    ``identifier`` and ``classifier`` are default kinds.
+    """
+
+    name: str
+    port: int
+    identifier: str
+    classifier: str
+    router_config: type[Any]
+    server_config: type[Any]
+    client_config: type[Any]
+    serve: Callable[[Any, ServerContext], Server]
+    connect: Callable[[Any, ClientContext], Connect]
+    render: Render
