@@ -209,4 +209,4 @@ class Delegator:
         return self._system.lookup(path) or _NOTHING
 
 
-_NOTHING: Answer = Computed(lambda track: Ok(NEG))  # noqa: ARG005
+_NOTHING: Answer = Computed(lambda track: Ok(NEG))

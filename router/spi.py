@@ -20,6 +20,7 @@ from router.model.headers import RequestHead
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.service import Service
+from router.model.stack import Module
 
 GROUPS = {
     "protocol": "waypost.protocols",
@@ -186,7 +187,9 @@ class ProtocolPlugin:
     ``router_config``, ``server_config`` and ``client_config`` are attrs classes with the keys that this protocol adds
     to a router, to its servers and to its clients. ``serve(server_config, ServerContext)`` makes a :class:`Server`;
     ``connect(client_config, ClientContext)`` makes a :data:`Connect`. ``port``: the default of a server.
-    ``identifier`` and ``classifier`` are default kinds.
+    ``identifier`` and ``classifier`` are default kinds. ``server_modules`` and ``client_modules`` are this protocol's own
+    layers of the server and client stacks (gRPC's deadlines). ``per_connection``: how many exchanges a new connection to
+    an endpoint can be expected to carry at once; ``max_connections``: per endpoint.
     """
 
     name: str
@@ -199,3 +202,7 @@ class ProtocolPlugin:
     serve: Callable[[Any, ServerContext], Server]
     connect: Callable[[Any, ClientContext], Connect]
     render: Render
+    server_modules: tuple[Module, ...] = ()
+    client_modules: tuple[Module, ...] = ()
+    per_connection: int = 1
+    max_connections: int = 1

@@ -85,7 +85,8 @@ def request_fields(head: RequestHead) -> Fields:
     )
     if not head.authority:
         fields = tuple(field for field in fields if field[0] != b":authority")
-    head.rendered = (request_fields, fields)
+    if head.shared:
+        head.rendered = (request_fields, fields)
     return fields
 
 
@@ -115,7 +116,8 @@ class Http2Session(Http2Connection):
         self.next_id += 2
         self.streams[stream.id] = stream
         body = exchange.body
-        self.write_headers(stream.id, request_fields(exchange.request), end=body is None)
+        head = exchange.request
+        self.write_headers(stream.id, request_fields(head), end=body is None, shared=head.shared)
         if body is None:
             stream.send_closed = True
         else:

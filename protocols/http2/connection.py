@@ -115,9 +115,9 @@ class Http2Connection:
         if more:
             self.wire.write(frames.window_update(0, more))
 
-    def write_headers(self, stream: int, fields: Fields, *, end: bool) -> None:
-        """Encode and send a header block."""
-        block = self.encoder.encode(fields)
+    def write_headers(self, stream: int, fields: Fields, *, end: bool, shared: bool = False) -> None:
+        """Encode and send a header block. ``shared``: the same tuple is going to come again."""
+        block = self.encoder.encode(fields, shared=shared)
         self.wire.write(frames.header_frames(stream, block, 1 if end else 0, self.peer_frame))
 
     def credit(self, size: int) -> None:

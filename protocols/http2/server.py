@@ -48,7 +48,7 @@ class ServerStream(Stream):
         """Send the response's head."""
         if not self.send_closed:
             self.started = True
-            self.conn.write_headers(self.id, response_fields(head), end=end)
+            self.conn.write_headers(self.id, response_fields(head), end=end, shared=head.shared)
             if end:
                 self._sent_end()
         return self
@@ -82,7 +82,8 @@ def response_fields(head: ResponseHead) -> Fields:
         fields: Fields = rendered[1]
         return fields
     fields = ((b":status", b"%d" % head.status), *head.fields)
-    head.rendered = (response_fields, fields)
+    if head.shared:
+        head.rendered = (response_fields, fields)
     return fields
 
 

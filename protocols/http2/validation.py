@@ -75,7 +75,9 @@ def _request_head(block: Block) -> RequestHead:
             raise Malformed("host differs from :authority")
         authority = host
         rest = [field for field in rest if field[0] != b"host"]
-    return RequestHead(method, pseudo.get(b":scheme", b""), authority, path, tuple(rest), length=length)
+    head = RequestHead(method, pseudo.get(b":scheme", b""), authority, path, tuple(rest), length=length)
+    head.shared = block.shared
+    return head
 
 
 def _check(fields: list[Field]) -> tuple[int | None, bytes | None]:
@@ -116,6 +118,7 @@ def response_head(block: Block) -> ResponseHead:
         raise Malformed("no :status of three digits")
     length, _ = _check(rest)
     head = ResponseHead(int(status), tuple(rest), length=length)
+    head.shared = block.shared
     block.derived = head
     return head
 

@@ -32,7 +32,7 @@ class Config:
 def make(config: Config, context: IdentifierContext) -> Identifier:
     """Identify everything as ``config.path``."""
     name = context.prefix.join(_parse(config.path))
-    return lambda head: name  # noqa: ARG005 - whatever the request
+    return lambda head: name
 
 
 PLUGIN = Plugin("io.l5d.static", Config, make)

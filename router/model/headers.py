@@ -4,7 +4,8 @@ A head is immutable and may be *shared*: a protocol's codec returns the same obj
 is derived from a head (its name, the header block that is sent on) is computed once per distinct head. Three
 one-entry caches serve that: ``routed`` belongs to the identifier stage, ``forwarded`` to the stage that makes the
 head to send on, ``rendered`` to the protocol that sends it. Whoever fills one stores a pair (owner, value) and must
-check the owner, since another router may own the entry.
+check the owner, since another router may own the entry. ``shared`` tells that the same object is going to come again;
+filling the caches of a head that is not shared would only cost.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ Fields: TypeAlias = tuple[Field, ...]
 class Head:
     """What requests and responses have in common: ordered fields without pseudo-headers."""
 
-    __slots__ = ("_index", "fields", "forwarded", "rendered")
+    __slots__ = ("_index", "fields", "forwarded", "rendered", "shared")
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
         self._index: dict[bytes, bytes] | None = None
         self.forwarded: tuple[Any, Any] | None = None
         self.rendered: tuple[Any, Any] | None = None
+        self.shared = False
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of ``name`` (lower case), or None."""
@@ -74,6 +76,7 @@ class RequestHead(Head):
         self._index = None
         self.forwarded = None
         self.rendered = None
+        self.shared = False
         self.routed: tuple[Any, Any] | None = None
         self.grpc = is_grpc(self.get(b"content-type"))
 
@@ -81,6 +84,15 @@ class RequestHead(Head):
         """A new head with some attributes changed; nothing derived is kept."""
         values = {name: changes.get(name, getattr(self, name)) for name in _REQUEST_PARTS}
         return RequestHead(**values)
+
+    def with_fields(self, fields: Fields) -> RequestHead:
+        """The same head with other fields that leave its length and content type alone; as shared as this one."""
+        head: RequestHead = RequestHead.__new__(RequestHead)
+        head.method, head.scheme, head.authority, head.path = self.method, self.scheme, self.authority, self.path
+        head.version, head.length, head.grpc, head.shared = self.version, self.length, self.grpc, self.shared
+        head.fields = fields
+        head._index = head.forwarded = head.rendered = head.routed = None
+        return head
 
 
 _REQUEST_PARTS = ("method", "scheme", "authority", "path", "fields", "length", "version")
@@ -98,6 +110,13 @@ class ResponseHead(Head):
         self._index = None
         self.forwarded = None
         self.rendered = None
+        self.shared = False
+
+    def with_fields(self, fields: Fields) -> ResponseHead:
+        """The same head with other fields that leave its length alone; as shared as this one."""
+        head = ResponseHead(self.status, fields, length=self.length)
+        head.shared = self.shared
+        return head
 
     def replace(self, **changes: Any) -> ResponseHead:
         """A new head with some attributes changed; nothing derived is kept."""

@@ -1,0 +1,57 @@
+"""A stream's deadline, by ``grpc-timeout``: enforced here, and told on to the endpoint shrunken."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from protocols.grpc.timeout import parse_timeout, show_timeout
+from router.model.exchange import Exchange, deadline_failure
+from router.model.failure import Blame, Failure, Kind
+from router.model.service import Service
+from router.model.stack import Module
+
+NAME = b"grpc-timeout"
+
+
+def deadline_in(params: Any, next_service: Service) -> Service:
+    """Tighten the exchange by the client's timeout, counted from the arrival of the request."""
+
+    async def grpc_deadline_service(exchange: Exchange) -> None:
+        head = exchange.request
+        if head.grpc:
+            value = head.get(NAME)
+            if value is not None:
+                seconds = parse_timeout(value)
+                if seconds is None:
+                    text = value[:32].decode("ascii", "replace")
+                    raise Failure(Kind.MALFORMED, f"malformed grpc-timeout: {text!r}", Blame.CLIENT)
+                if seconds <= 0:
+                    raise deadline_failure("client", 0.0)
+                exchange.tighten(exchange.received_at + seconds, "client")
+        await next_service(exchange)
+
+    return grpc_deadline_service
+
+
+def deadline_out(params: Any, next_service: Service) -> Service:
+    """Tell the endpoint how much is left. An exchange without time left is not sent."""
+
+    async def grpc_deadline_out_service(exchange: Exchange) -> None:
+        deadline = exchange.deadline
+        if deadline != inf and exchange.request.grpc:
+            left = deadline - exchange.now()
+            if left <= 0:
+                raise deadline_failure(exchange.deadline_cause, deadline - exchange.received_at)
+            head = exchange.request
+            fields = [field for field in head.fields if field[0] != NAME]
+            fields.append((NAME, show_timeout(left)))
+            exchange.request = head.with_fields(tuple(fields))
+            exchange.request.shared = False
+        await next_service(exchange)
+
+    return grpc_deadline_out_service
+
+
+IN = Module("grpc_deadline", deadline_in, why="the clock starts at the first header; everything below may look at it")
+OUT = Module("grpc_deadline_out", deadline_out, why="as late as possible: what is told must be what is left")

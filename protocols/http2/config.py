@@ -1,0 +1,60 @@
+"""The configuration keys of HTTP/2, for servers and clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from protocols.http2 import frames
+from protocols.http2.connection import Settings
+
+
+def _between(low: int, high: int) -> Any:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"must be between {low} and {high}, not {value}")
+
+    return check
+
+
+def _ratio(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"must be between 0 and 1, not {value}")
+
+
+@attrs.frozen
+class ClientConfig:
+    """Keys of an ``h2`` client. ``windowUpdateRatio`` is accepted: credit is given by the rule of ``stream.py``."""
+
+    initial_stream_window_bytes: int = attrs.field(default=65535, validator=_between(1, frames.MAX_WINDOW))
+    max_frame_bytes: int = attrs.field(default=16384, validator=_between(16384, (1 << 24) - 1))
+    max_header_list_bytes: int | None = attrs.field(default=None, validator=_between(1024, 1 << 24))
+    header_table_bytes: int = attrs.field(default=4096, validator=_between(0, 65536))
+    window_update_ratio: float = attrs.field(default=0.99, validator=_ratio)
+
+    def settings(self, streams: int = 1000) -> Settings:
+        """What the connection announces."""
+        return Settings(
+            window=self.initial_stream_window_bytes,
+            streams=streams,
+            frame=self.max_frame_bytes,
+            table=self.header_table_bytes,
+            list_size=self.max_header_list_bytes or 65536,
+        )
+
+
+@attrs.frozen
+class ServerConfig(ClientConfig):
+    """Keys of an ``h2`` server."""
+
+    max_concurrent_streams_per_connection: int = attrs.field(default=1000, validator=_between(1, 1_000_000))
+
+    def settings(self, streams: int = 0) -> Settings:
+        """What the connection announces."""
+        return super().settings(streams or self.max_concurrent_streams_per_connection)
+
+
+@attrs.frozen
+class RouterConfig:
+    """Keys that ``h2`` adds to a router: none yet."""

@@ -1,0 +1,56 @@
+"""``p2c``: of two endpoints drawn at random, the one with fewer exchanges under way per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import random
+
+import attrs
+
+from router.spi import MakePicker, Pick, Plugin, Target
+
+
+def _positive(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{attribute.name} must be 1 or more, not {value}")
+
+
+@attrs.frozen
+class Config:
+    """``max_effort``: how many pairs are drawn in search of an endpoint that is available."""
+
+    max_effort: int = attrs.field(default=5, validator=_positive)
+
+
+def make(config: Config, context: None) -> MakePicker:
+    """Pickers with ``config.max_effort``."""
+
+    def make_picker(targets: Sequence[Target]) -> Pick:
+        if len(targets) > 1:
+            return _pairs(tuple(targets), config.max_effort)
+        only = targets[0] if targets else None
+        return lambda: only
+
+    return make_picker
+
+
+def _pairs(targets: tuple[Target, ...], effort: int) -> Pick:
+    count = len(targets)
+
+    def pick() -> Target:
+        for _ in range(effort):
+            first = int(random() * count)
+            second = int(random() * (count - 1))
+            a, b = targets[first], targets[second + (second >= first)]
+            best = a if a.load * b.weight <= b.load * a.weight else b
+            if best.available:
+                return best
+            best = b if best is a else a
+            if best.available:
+                return best
+        return best
+
+    return pick
+
+
+PLUGIN = Plugin("p2c", Config, make)

@@ -1,0 +1,352 @@
+"""A router: from a request to the service that conducts it.
+
+Theory of operation
+
+1. Identify the request (a path), then look up (path, the request's own dtab) in a cache of *entries*. A head that is going
+   to come again remembers its entry, so that a repeated request costs one comparison.
+2. An entry observes what its path is bound to. Each new tree is compiled into a choice among clients' services; exchanges
+   under way keep the one they have. Before the first answer exchanges wait, at most ``binding_timeout``.
+3. A *client* is the balancer of one bound id, shared by all entries that lead to it and kept for ``idle_ttl`` after the last
+   of them has gone.
+4. Bounds: ``paths`` entries. When there are more, the idle one that was used longest ago makes room; with none idle the new
+   entry serves its exchange only. Entries idle for ``idle_ttl`` go, and with them their metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from dtab import Bound, Dtab, Failed, Leaf, NameTree, Ok, Path, State, Union
+from router.balance.balancer import Balancer
+from router.balance.pool import Pool
+from router.bind.dyn import DynBinding, QueueFullError
+from router.bind.pick import compile_pick
+from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
+from router.interpreters.default import Interpreter
+from router.model.exchange import Exchange
+from router.model.failure import Blame, Failure, Kind
+from router.model.host import Host
+from router.model.metrics import Metrics
+from router.model.service import Service
+from router.model.stack import Module, Stack
+from router.model.strand import Waiter
+from router.spi import Classifier, Connect, Identifier, MakePicker
+
+NO_LOCAL = Dtab()
+
+
+@attrs.frozen
+class ServiceSettings:
+    """What is configured for a logical name. Seconds."""
+
+    total_timeout: float | None = None
+    classify: Classifier | None = None
+
+
+@attrs.frozen
+class ClientSettings:
+    """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints."""
+
+    connect: Connect
+    make_picker: MakePicker
+    attempt_timeout: float | None = None
+    per_connection: int = 1
+    max_connections: int = 4096
+    modules: tuple[Module, ...] = ()
+
+
+@attrs.frozen
+class RouterSettings:
+    """Everything that a router is made of."""
+
+    label: str
+    identify: Identifier
+    interpreter: Interpreter
+    classify: Classifier
+    service: Callable[[Path], ServiceSettings]
+    client: Callable[[Path], ClientSettings]
+    metrics: Metrics
+    binding_timeout: float = 10.0
+    paths: int = 1000
+    idle_ttl: float = 600.0
+
+
+class Client:
+    """The balancer of a bound id. ``refs`` counts the trees that lead here."""
+
+    __slots__ = ("balancer", "idle_since", "metrics", "refs", "settings")
+
+    def __init__(self, balancer: Balancer, settings: ClientSettings, metrics: Metrics) -> None:
+        self.balancer = balancer
+        self.settings = settings
+        self.metrics = metrics
+        self.refs = 0
+        self.idle_since = 0.0
+
+
+class Entry:
+    """One (path, local dtab): its service, its binding, the clients that its present tree leads to."""
+
+    __slots__ = ("active", "binding", "clients", "closed", "key", "metrics", "observation", "service", "used")
+
+    def __init__(self, key: tuple[Path, Dtab], metrics: Metrics) -> None:
+        self.key = key
+        self.metrics = metrics
+        self.binding: DynBinding[Callable[[], Service | None]] = DynBinding()
+        self.clients: list[Client] = []
+        self.service: Service
+        self.observation: Any = None
+        self.active = 0
+        self.used = 0.0
+        self.closed = False
+
+
+class RouterCore:
+    """See the theory of operation. ``route`` is the service below the server stack."""
+
+    def __init__(self, host: Host, settings: RouterSettings) -> None:
+        self.host = host
+        self.settings = settings
+        self._entries: dict[tuple[Path, Dtab], Entry] = {}
+        self._clients: dict[Path, Client] = {}
+        self._sweeper: Any = None
+        settings.metrics.gauge("bindings", lambda: len(self._entries))
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    async def route(self, exchange: Exchange) -> None:
+        """Identify, look up, conduct."""
+        head = exchange.request
+        routed = head.routed
+        if routed is not None and routed[0] is self and exchange.local_dtab is None and not routed[1].closed:
+            entry: Entry = routed[1]
+            exchange.path = entry.key[0]
+        else:
+            entry = self._find(exchange)
+        entry.active += 1
+        entry.used = exchange.received_at
+        try:
+            await entry.service(exchange)
+        finally:
+            entry.active -= 1
+            if entry.closed and not entry.active:
+                self._release(entry)
+
+    def _find(self, exchange: Exchange) -> Entry:
+        head = exchange.request
+        found = self.settings.identify(head)
+        if isinstance(found, str):
+            raise Failure(Kind.UNIDENTIFIED, found, Blame.CLIENT)
+        if isinstance(found, Path):
+            path = found
+        else:
+            path, exchange.request = found
+        exchange.path = path
+        local = exchange.local_dtab
+        key = (path, NO_LOCAL if local is None else local)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._make_entry(key)
+        if local is None and head.shared and exchange.request is head:
+            head.routed = (self, entry)
+        return entry
+
+    # -- entries --------------------------------------------------------------------------------------------
+
+    def _make_entry(self, key: tuple[Path, Dtab]) -> Entry:
+        settings = self.settings
+        path, local = key
+        configured = settings.service(path)
+        metrics = settings.metrics.scope("service", path.show().lstrip("/"))
+        entry = Entry(key, metrics)
+        params = PathParams(metrics, configured.classify or settings.classify, configured.total_timeout)
+        entry.service = PATH.make(params, self._pick_service(entry))
+        if self._make_room():
+            self._entries[key] = entry
+        else:
+            entry.closed = True  # full of busy ones: this one lives as long as its exchange
+        tree = settings.interpreter.bind(path, local or None)
+        entry.observation = tree.observe(lambda state: self._bound(entry, state))
+        return entry
+
+    def _make_room(self) -> bool:
+        if len(self._entries) < self.settings.paths:
+            return True
+        idle = [entry for entry in self._entries.values() if not entry.active]
+        if not idle:
+            return False
+        self._evict(min(idle, key=lambda entry: entry.used))
+        return True
+
+    def _evict(self, entry: Entry) -> None:
+        self._entries.pop(entry.key, None)
+        entry.closed = True
+        self._release(entry)
+
+    def _release(self, entry: Entry) -> None:
+        """An entry that is closed and idle lets go of everything."""
+        if entry.observation is not None:
+            entry.observation.close()
+            entry.observation = None
+            entry.binding.close()
+            self._let_go(entry.clients)
+            entry.clients = []
+            if not any(other.key[0] == entry.key[0] for other in self._entries.values()):
+                entry.metrics.remove()
+
+    def _bound(self, entry: Entry, state: State[NameTree[Bound]]) -> None:
+        """What the path is bound to has changed."""
+        if isinstance(state, Failed):
+            entry.binding.failed(state.error)
+        if not isinstance(state, Ok):
+            return
+        clients: list[Client] = []
+        services: dict[tuple[Path, Path], Service] = {}
+        _walk(state.value, lambda bound: self._client_service(entry, bound, clients, services))
+        pick = compile_pick(state.value, lambda bound: services[bound.id, bound.residual])
+        before, entry.clients = entry.clients, clients
+        entry.binding.named(pick)
+        self._let_go(before)
+
+    def _pick_service(self, entry: Entry) -> Service:
+        binding = entry.binding
+
+        async def pick_service(exchange: Exchange) -> None:
+            pick = binding.current
+            if pick is None:
+                pick = await self._wait(exchange, entry)
+            service = pick()
+            if service is None:
+                raise Failure(Kind.UNBOUND, self._unbound_text(exchange), Blame.ROUTER)
+            await service(exchange)
+
+        return pick_service
+
+    async def _wait(self, exchange: Exchange, entry: Entry) -> Callable[[], Service | None]:
+        """Wait for the first answer."""
+        waiter = entry.binding.request()
+        limit = self.settings.binding_timeout
+        text = f"Exceeded {limit:g}.seconds binding timeout while resolving name: {exchange.path.show()}"
+        expired = Failure(Kind.BINDING_TIMEOUT, text, Blame.ROUTER, retryable=True)
+        timer = self.host.timers.after(limit, _throw, (waiter, expired))
+        try:
+            return await waiter
+        except Failure:
+            raise
+        except QueueFullError:
+            why = f"too many requests wait for {exchange.path.show()} to be resolved"
+            raise Failure(Kind.OVERLOADED, why, retryable=True, rejected=True) from None
+        except Exception as error:
+            raise Failure(Kind.UNBOUND, f"cannot resolve {exchange.path.show()}: {error}", Blame.ROUTER) from error
+        finally:
+            timer.cancel()
+            entry.binding.cancel(waiter)
+
+    def _unbound_text(self, exchange: Exchange) -> str:
+        lines = ["Unable to route request!", "", f"service name: {exchange.path.show()}"]
+        for title, table in (("dtab", self.settings.interpreter.dtab), ("override dtab", exchange.local_dtab)):
+            if table:
+                lines += [f"{title}:", *[f"  {dentry.show().replace('=>', ' => ', 1)}" for dentry in table]]
+        return "\n".join(lines)
+
+    # -- clients --------------------------------------------------------------------------------------------
+
+    def _client_service(
+        self, entry: Entry, bound: Bound, clients: list[Client], services: dict[tuple[Path, Path], Service]
+    ) -> None:
+        key = (bound.id, bound.residual)
+        if key in services:
+            return
+        client = self._clients.get(bound.id) or self._make_client(bound)
+        client.refs += 1
+        clients.append(client)
+        path, local = entry.key
+        configured, settings = client.settings, self.settings
+        params = ClientParams(
+            client.metrics,
+            settings.service(path).classify or settings.classify,
+            configured.attempt_timeout,
+            path,
+            bound.id,
+            bound.residual,
+            local or None,
+        )
+        stack = Stack(CLIENT.modules + configured.modules)
+        services[key] = _noting(bound, stack.make(params, client.balancer.conduct))
+
+    def _make_client(self, bound: Bound) -> Client:
+        configured = self.settings.client(bound.id)
+        metrics = self.settings.metrics.scope("client", bound.id.show().lstrip("/"))
+
+        def make_pool(endpoint: Any) -> Pool:
+            address = (endpoint.host, endpoint.port)
+            return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
+
+        balancer = Balancer(bound.addr, configured.make_picker, make_pool, _same, metrics)
+        client = self._clients[bound.id] = Client(balancer, configured, metrics)
+        return client
+
+    def _let_go(self, clients: list[Client]) -> None:
+        for client in clients:
+            client.refs -= 1
+            client.idle_since = self.host.timers.now()
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to sweep out what is idle."""
+        self._sweeper = self.host.timers.after(max(self.settings.idle_ttl / 2, 0.01), self._sweep)
+
+    def _sweep(self, _: Any) -> None:
+        before = self.host.timers.now() - self.settings.idle_ttl
+        for entry in [entry for entry in self._entries.values() if not entry.active and entry.used < before]:
+            self._evict(entry)
+        for path in [path for path, client in self._clients.items() if not client.refs and client.idle_since < before]:
+            client = self._clients.pop(path)
+            client.balancer.close()
+            client.metrics.remove()
+        self.start()
+
+    def close(self) -> None:
+        """Let go of everything; exchanges under way finish."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for entry in list(self._entries.values()):
+            self._entries.pop(entry.key, None)
+            entry.closed = True
+            if not entry.active:
+                self._release(entry)
+        for client in self._clients.values():
+            client.balancer.close()
+
+    @property
+    def clients(self) -> dict[Path, Client]:
+        """The clients by bound id."""
+        return self._clients
+
+
+def _walk(tree: NameTree[Bound], visit: Callable[[Bound], None]) -> None:
+    if isinstance(tree, Leaf):
+        visit(tree.value)
+    elif isinstance(tree, Union):
+        for branch in tree.branches:
+            _walk(branch.tree, visit)
+
+
+def _noting(bound: Bound, service: Service) -> Service:
+    async def bound_service(exchange: Exchange) -> None:
+        exchange.bound = bound
+        await service(exchange)
+
+    return bound_service
+
+
+def _same(service: Service) -> Service:
+    return service
+
+
+def _throw(what: tuple[Waiter[Any], Failure]) -> None:
+    what[0].throw(what[1])

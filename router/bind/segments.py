@@ -1,0 +1,120 @@
+"""The stacks of a router, top of page first: server, path (logical name), client (bound name).
+
+What varies by request, by logical name and by bound name is made once for each, and kept apart for that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from dtab import Dtab, Path
+from router.filters.context import dtab_context
+from router.filters.headers import Plan, call_depth, context_out, response_headers
+from router.filters.stats import stats
+from router.filters.timeout import attempt_timeout, total_timeout
+from router.model.metrics import Metrics
+from router.model.service import Service
+from router.model.stack import Module, Stack
+from router.spi import Classifier
+
+
+@attrs.frozen
+class ServerParams:
+    """One server (listener)."""
+
+    metrics: Metrics
+    classify: Classifier
+    max_call_depth: int
+
+
+@attrs.frozen
+class PathParams:
+    """One logical name."""
+
+    metrics: Metrics
+    classify: Classifier
+    total_timeout: float | None
+
+
+@attrs.frozen
+class ClientParams:
+    """One bound name with its residual, reached through one logical name."""
+
+    metrics: Metrics
+    classify: Classifier
+    attempt_timeout: float | None
+    service: Path
+    client: Path
+    residual: Path
+    local: Dtab | None
+
+
+def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "", below: str = "") -> Module:
+    return Module(role, make, frozenset(above.split()), frozenset(below.split()), why)
+
+
+SERVER = Stack(
+    (
+        _module(
+            "server_stats",
+            lambda params, nxt: stats(params.metrics, params.classify, nxt),
+            "counts everything, also what we refuse",
+            above="call_depth dtab_context",
+        ),
+        _module(
+            "response_headers",
+            lambda params, nxt: response_headers(nxt),
+            "the client's view of the response, whoever answered",
+        ),
+        _module(
+            "call_depth",
+            lambda params, nxt: call_depth(params.max_call_depth, nxt),
+            "a request that loops must not cost a binding",
+            above="dtab_context",
+        ),
+        _module(
+            "dtab_context",
+            lambda params, nxt: dtab_context(nxt),
+            "the request's own dtab is part of the key under which names are bound",
+        ),
+    )
+).check()
+
+PATH = Stack(
+    (
+        _module(
+            "path_stats",
+            lambda params, nxt: stats(params.metrics, params.classify, nxt),
+            "a logical request is one, however many attempts it takes",
+            above="total_timeout",
+        ),
+        _module(
+            "total_timeout",
+            lambda params, nxt: total_timeout(params.total_timeout, nxt),
+            "spans all attempts",
+        ),
+    )
+).check()
+
+CLIENT = Stack(
+    (
+        _module(
+            "client_stats",
+            lambda params, nxt: stats(params.metrics, params.classify, nxt),
+            "counts attempts",
+            above="attempt_timeout",
+        ),
+        _module(
+            "context_out",
+            lambda params, nxt: context_out(Plan(params.service, params.client, params.residual, params.local), nxt),
+            "what the endpoint is told about the way of the request",
+        ),
+        _module(
+            "attempt_timeout",
+            lambda params, nxt: attempt_timeout(params.attempt_timeout, nxt),
+            "spans connecting and the wait for the response head",
+        ),
+    )
+).check()

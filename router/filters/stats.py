@@ -1,0 +1,60 @@
+"""Counters and latency of a server, a service (logical name) or a client (bound name), by Linkerd's names.
+
+``requests``, ``success``, ``failures``, ``pending``, ``request_latency_ms``, ``status/200``, ``status/2XX``, and ``cancelled``
+for exchanges that ended because of the client, which say nothing about who was to answer.
+"""
+
+from __future__ import annotations
+
+from router.model.exchange import Exchange
+from router.model.failure import Blame, Failure
+from router.model.metrics import Counter, Metrics
+from router.model.service import Service
+from router.spi import Classifier
+
+
+def stats(metrics: Metrics, classify: Classifier, next_service: Service) -> Service:
+    """Count what passes through."""
+    requests, success = metrics.counter("requests"), metrics.counter("success")
+    failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
+    pending, latency = metrics.gauge("pending"), metrics.stat("request_latency_ms")
+    statuses = _Statuses(metrics)
+
+    async def stats_service(exchange: Exchange) -> None:
+        pending.value += 1
+        started = exchange.now()
+        failure: Failure | None = None
+        try:
+            await next_service(exchange)
+        except Failure as error:
+            failure = error
+            raise
+        finally:
+            pending.value -= 1
+            requests.value += 1
+            latency.add((exchange.now() - started) * 1000.0)
+            if classify(exchange):
+                success.value += 1
+            elif failure is not None and failure.blame is Blame.CLIENT:
+                cancelled.value += 1
+            else:
+                failures.value += 1
+            response = exchange.response
+            if response is not None:
+                for counter in statuses[response.status]:
+                    counter.value += 1
+
+    return stats_service
+
+
+class _Statuses(dict[int, tuple[Counter, Counter]]):
+    """The two counters of a status, made when it first occurs; statuses have three digits, which bounds them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics.scope("status")
+
+    def __missing__(self, status: int) -> tuple[Counter, Counter]:
+        pair = (self._metrics.counter(str(status)), self._metrics.counter(f"{status // 100}XX"))
+        self[status] = pair
+        return pair

@@ -1,0 +1,50 @@
+"""``default``: names are interpreted in this process, by the router's own dtab and the configured namers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from dtab import Activity, Bound, Delegator, Dtab, Namer, NameTree, Path, SystemNamers
+from dtab.explain import Node, explain
+from router.spi import Plugin
+
+
+@attrs.frozen
+class Config:
+    """Nothing to configure."""
+
+
+@attrs.frozen
+class InterpreterContext:
+    """What an interpreter works with: the router's dtab, the system namers, and the namers in order of preference."""
+
+    dtab: Dtab
+    system: SystemNamers
+    namers: Sequence[tuple[Path, Namer]] = ()
+
+
+class Interpreter:
+    """Binds and explains names."""
+
+    def __init__(self, context: InterpreterContext) -> None:
+        self.dtab = context.dtab
+        self._delegator = Delegator(context.system, context.namers)
+
+    def bind(self, path: Path, local: Dtab | None) -> Activity[NameTree[Bound]]:
+        """What ``path`` is bound to, over time, with ``local`` preferred to the router's dtab."""
+        return self._delegator.bind(self.dtab, path, local)
+
+    def explain(self, path: Path, local: Dtab | None) -> Node:
+        """The decision tree of the same evaluator. Raises :class:`dtab.DelegationError` for a straight loop."""
+        table = self.dtab if local is None else self.dtab + local
+        return explain(self._delegator.evaluation(table, lambda activity: activity.sample()), path)
+
+
+def make(config: Config, context: InterpreterContext) -> Interpreter:
+    """The interpreter."""
+    return Interpreter(context)
+
+
+PLUGIN = Plugin("default", Config, make)
