@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from protocols.http2 import frames
-from protocols.http2.codec import Block
+from protocols.http2.blocks import Block
 from protocols.http2.connection import Http2Connection, Settings
 from protocols.http2.frames import ConnectionFault
 from protocols.http2.stream import Stream

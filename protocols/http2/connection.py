@@ -30,7 +30,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from protocols.http2 import frames
-from protocols.http2.codec import Block, Decoder, Encoder, HeaderCodecError
+from protocols.http2.blocks import Block, Decoder, Encoder, HeaderCodecError
 from protocols.http2.frames import ConnectionFault, StreamFault
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed

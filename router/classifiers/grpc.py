@@ -14,7 +14,7 @@ from router.model.exchange import Exchange
 from router.spi import Classifier, Plugin
 
 
-def _codes(instance: object, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> None:
+def _codes(_: object, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> None:
     for code in value:
         if code < 0:
             raise ValueError(f"{attribute.name} must be gRPC status codes (0 is OK), not {code}")

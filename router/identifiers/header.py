@@ -1,4 +1,4 @@
-"""``io.l5d.header``: the value of a header, read as a path, is the name: ``l5d-name: /foo/bar`` gives ``/svc/foo/bar``."""
+"""``io.l5d.header``: a header's value read as a path is the name: ``l5d-name: /foo/bar`` gives ``/svc/foo/bar``."""
 
 from __future__ import annotations
 

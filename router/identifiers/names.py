@@ -63,7 +63,7 @@ def field(header: str) -> Callable[[RequestHead], bytes | None]:
     return lambda head: head.get(name)
 
 
-def header_name(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+def header_name(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
     """Validator: ``value`` can be the name of a header, or is a pseudo-header that requests have."""
     name = value.lower().encode("latin-1", "replace")
     if name in _PARTS or (name and all(byte in _TOKEN for byte in name)):
@@ -74,7 +74,7 @@ def header_name(instance: object, attribute: attrs.Attribute[Any], value: str) -
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")  # RFC 9110 §5.6.2, lower case
 
 
-def at_least_one(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
+def at_least_one(_: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
     """Validator: a number of segments."""
     if value is not None and value < 1:
         raise ValueError(f"{attribute.name} must be 1 or more, not {value}")

@@ -15,7 +15,7 @@ def _parse(text: str) -> Path:
     return read_path(text if text.startswith("/") else "/" + text)
 
 
-def _is_path(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+def _is_path(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
     try:
         _parse(value)
     except DtabSyntaxError as error:

@@ -6,8 +6,22 @@ from collections.abc import Sequence
 
 import attrs
 
-from dtab import Activity, Bound, Delegator, Dtab, Namer, NameTree, Path, SystemNamers
+from dtab import (
+    Activity,
+    Bound,
+    Computed,
+    Delegator,
+    Dtab,
+    Failed,
+    Namer,
+    NameTree,
+    Ok,
+    Path,
+    State,
+    SystemNamers,
+)
 from dtab.explain import Node, explain
+from dtab.namer import Answer
 from router.spi import Plugin
 
 
@@ -37,9 +51,19 @@ class Interpreter:
         return self._delegator.bind(self.dtab, path, local)
 
     def explain(self, path: Path, local: Dtab | None) -> Node:
-        """The decision tree of the same evaluator. Raises :class:`dtab.DelegationError` for a straight loop."""
+        """The decision tree of the same evaluator, now. Raises :class:`dtab.DelegationError` for a straight loop.
+
+        Namers are observed for the moment, so that those that know at once (files, literals) say it also for names
+        without traffic. What takes longer shows as pending.
+        """
         table = self.dtab if local is None else self.dtab + local
-        return explain(self._delegator.evaluation(table, lambda activity: activity.sample()), path)
+        answers: dict[Path, list[Answer]] = {}
+        node = Computed(lambda track: Ok(explain(self._delegator.evaluation(table, track, answers), path)))
+        states: list[State[Node]] = []
+        node.observe(states.append).close()
+        if isinstance(states[0], Ok):
+            return states[0].value
+        raise states[0].error if isinstance(states[0], Failed) else AssertionError("an explanation is never pending")
 
 
 def make(config: Config, context: InterpreterContext) -> Interpreter:

@@ -1,32 +1,41 @@
 """Addresses of ``/$/inet``: literals at once, names by the system's resolver, again and again while they are used.
 
-A failed look-up never takes known addresses away; balancers keep them. Bound: one task per name that is observed.
+Theory of operation
+
+1. A name is looked up when somebody first observes it, and every ``REFRESH`` seconds while it is observed; the system's
+   resolver does not tell for how long its answer is good. ``fixedinet`` ends with the first answer.
+2. Several ports of a name share one look-up. Look-ups run in threads, at most ``LOOKUPS`` at a time.
+3. A failed look-up is repeated after 1, 2, 4, ... seconds, at most ``REFRESH``. It never takes known addresses away:
+   discovery advises. A name that was never resolved has an address state that says why.
+4. Bound: one task per name that is observed, hence by the binding caches.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
-from typing import Any
 
 import trio
 
-from dtab import Activity, Addr, AddrBound, AddrFailed, Endpoint, Ok, Source, constant
+from dtab import Activity, Addr, AddrBound, AddrFailed, Computed, Endpoint, Ok, Source, State, constant
+from dtab.activity import Track
 from router.model.host import Host
 
 log = logging.getLogger("waypost.namer.inet")
 
 REFRESH = 10.0
+FIRST_RETRY = 1.0
+LOOKUPS = 16
 
 
 def literal(host: str) -> str | None:
     """The canonical form of an IP address, also short IPv4 such as ``127.1``; None for a name."""
-    if ":" in host:
-        try:
-            return socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, host))
-        except OSError:
-            return None
-    if not host.replace(".", "").isdigit():
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    if not (host.isascii() and host.replace(".", "").isdigit()):
         return None
     try:
         return socket.inet_ntoa(socket.inet_aton(host))
@@ -35,49 +44,86 @@ def literal(host: str) -> str | None:
 
 
 class InetResolver:
-    """A :data:`dtab.namer.Resolver` on trio. One activity per (host, port), started when first observed."""
+    """A :data:`dtab.namer.Resolver` on trio. Look-ups run as tasks of the host's nursery."""
 
     def __init__(self, host: Host, refresh: float = REFRESH) -> None:
-        self._host = host
-        self._refresh = refresh
+        self.host = host
+        self.refresh = refresh
+        self.limit = trio.CapacityLimiter(LOOKUPS)
+        self._names: dict[tuple[str, bool], _Name] = {}
 
     def __call__(self, name: str, port: int, fixed: bool) -> Activity[Addr]:
         """The addresses of ``name``; ``fixed`` resolves once."""
         ip = literal(name)
         if ip is not None:
             return constant(AddrBound(frozenset([Endpoint(ip, port)])))
-        return self._watch(name, port, fixed)
 
-    def _watch(self, name: str, port: int, fixed: bool) -> Activity[Addr]:
-        scopes: list[trio.CancelScope] = []
+        def compute(track: Track) -> State[Addr]:
+            state: State[frozenset[str] | AddrFailed] = track(self._name(name, fixed).found)
+            if not isinstance(state, Ok):
+                return state
+            if isinstance(state.value, AddrFailed):
+                return Ok(state.value)
+            return Ok(AddrBound(frozenset([Endpoint(ip, port) for ip in state.value])))
 
-        def start() -> None:
-            scope = trio.CancelScope()
-            scopes.append(scope)
-            self._host.nursery.start_soon(self._resolve, scope, source, name, port, fixed)
+        return Computed(compute)
 
-        def stop() -> None:
-            scopes.pop().cancel()
+    def _name(self, name: str, fixed: bool) -> _Name:
+        return self._names.get((name, fixed)) or _Name(self, self._names, name, fixed)
 
-        source: Source[Addr] = Source(start=start, stop=stop)
-        return source
 
-    async def _resolve(self, scope: trio.CancelScope, source: Source[Addr], name: str, port: int, fixed: bool) -> None:
+class _Name:
+    """The look-ups of one name; among ``names`` while it is observed."""
+
+    def __init__(self, resolver: InetResolver, names: dict[tuple[str, bool], _Name], name: str, fixed: bool) -> None:
+        self._resolver = resolver
+        self._names = names
+        self._name = name
+        self._fixed = fixed
+        self._scope = trio.CancelScope()
+        self.found: Source[frozenset[str] | AddrFailed] = Source(start=self._start, stop=self._stop)
+
+    def _start(self) -> None:
+        self._names.setdefault((self._name, self._fixed), self)
+        self._scope = trio.CancelScope()
+        self._resolver.host.nursery.start_soon(self._run, self._scope)
+
+    def _stop(self) -> None:
+        self._scope.cancel()
+        if self._names.get((self._name, self._fixed)) is self:
+            del self._names[self._name, self._fixed]
+
+    async def _run(self, scope: trio.CancelScope) -> None:
+        retry = FIRST_RETRY
         with scope:
             while True:
-                addr = await look_up(name, port)
-                if isinstance(addr, AddrFailed):
-                    log.warning("cannot resolve %s: %s; known addresses stay in use", name, addr.cause)
-                source.set(Ok(addr))
-                if fixed and isinstance(addr, AddrBound):
-                    return
-                await trio.sleep(self._refresh)
+                found = await look_up(self._name, self._resolver.limit)
+                if not isinstance(found, AddrFailed):
+                    self.found.set(Ok(found))
+                    if self._fixed:
+                        return
+                    retry = FIRST_RETRY
+                    await trio.sleep(self._resolver.refresh)
+                    continue
+                self._failed(found, first=retry == FIRST_RETRY)
+                await trio.sleep(min(retry, self._resolver.refresh))
+                retry = min(2 * retry, self._resolver.refresh)
+
+    def _failed(self, failure: AddrFailed, *, first: bool) -> None:
+        """Known addresses stay. Logged is the loss of a name that worked; clients can make up any number of others."""
+        if not isinstance(self.found.state, Ok) or isinstance(self.found.state.value, AddrFailed):
+            self.found.set(Ok(failure))
+        elif first:
+            log.warning("%s; its last known addresses stay in use", failure.cause)
 
 
-async def look_up(name: str, port: int) -> Addr:
-    """Ask the system's resolver once."""
+async def look_up(name: str, limit: trio.CapacityLimiter) -> frozenset[str] | AddrFailed:
+    """Ask the system's resolver once for the IP addresses of ``name``."""
     try:
-        found: list[Any] = await trio.socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        async with limit:
+            found = await trio.socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        return AddrFailed(f"{name}: {error.strerror or error}")
-    return AddrBound(frozenset([Endpoint(str(address[0]), port) for *_, address in found]))
+        return AddrFailed(f"cannot resolve {name}: {error.strerror or error}")
+    except ValueError:  # what Python cannot encode as a host name: an empty label, a label of more than 63 bytes
+        return AddrFailed(f"cannot resolve {name}: not a host name")
+    return frozenset([str(address[0]) for *_, address in found])

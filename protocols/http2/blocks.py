@@ -23,7 +23,7 @@ import re
 
 from hpack.table import HeaderTable
 
-from protocols.http2.huffman import HUFFMAN, HuffmanError
+from protocols.http2.huffman_code import HUFFMAN, HuffmanError
 from router.model.headers import Field, Fields
 
 MEMO_BLOCKS = 64

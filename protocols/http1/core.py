@@ -1,0 +1,276 @@
+"""The framing of HTTP/1.1 messages, without I/O: bytes in, heads, body bytes and ends out (RFC 9112 §6, §7).
+
+Theory of operation
+
+1. :meth:`Parser.feed` keeps what is not complete and acts on the rest. Where the bytes are cut makes no difference.
+2. After the end of a message a parser stops until :meth:`Parser.resume`: pipelined requests wait in its buffer. Whoever feeds
+   it stops reading meanwhile, so that the buffer is bounded by the limits and one read.
+3. A head that is byte for byte the one before gives the same head object: keep-alive clients repeat themselves.
+4. Bounds: ``Limits``; heads are refused as soon as they exceed them, complete or not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+import attrs
+
+from protocols.http1.rules import Framing, ProtocolFault, parse_request, parse_response, parse_trailers
+from router.model.headers import Fields, RequestHead, ResponseHead
+
+_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
+MAX_INFORMATIONAL = 32
+IDLE, LENGTH, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS, UNTIL_EOF, DONE = range(8)
+
+
+@attrs.frozen
+class Limits:
+    """Bytes: of the first line, of all headers together, of a chunk's line, of the trailers."""
+
+    line: int = 4096
+    headers: int = 8192
+    chunk_line: int = 256
+    trailers: int = 8192
+
+
+class Events(Protocol):
+    """What a parser tells."""
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the body."""
+
+    def on_end(self, trailers: Fields) -> None:
+        """The message is complete."""
+
+
+class Parser:
+    """What both roles share: bodies."""
+
+    fault = 400
+
+    def __init__(self, events: Events, limits: Limits) -> None:
+        self.events = events
+        self.limits = limits
+        self.state = IDLE
+        self.keep_alive = True
+        self._buffer = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Act on ``data``. Raises :class:`ProtocolFault`."""
+        self._buffer = self._buffer + data if self._buffer else data
+        while self._buffer and self.state != DONE and self._advance():
+            pass
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait."""
+        return len(self._buffer)
+
+    def resume(self) -> None:
+        """Go on with the next message."""
+        if self.state == DONE:
+            self.state = IDLE
+            if self._buffer:
+                self.feed(b"")
+
+    def eof(self) -> None:
+        """The peer will send nothing more. Raises :class:`ProtocolFault` where that truncates a message."""
+        if self.state == UNTIL_EOF:
+            self._end(())
+        elif self.state not in (IDLE, DONE) or (self.state == IDLE and self._buffer):
+            raise ProtocolFault(self.fault, "the connection ended within a message")
+
+    # -- steps ----------------------------------------------------------------------------------------------
+
+    def _advance(self) -> bool:
+        """One step; False when more bytes are needed."""
+        state = self.state
+        if state == IDLE:
+            return self._head()
+        if state in (LENGTH, CHUNK_DATA):
+            return self._counted()
+        if state == CHUNK_LINE:
+            return self._chunk_line()
+        if state == CHUNK_END:
+            return self._chunk_end()
+        if state == TRAILERS:
+            return self._trailers()
+        data, self._buffer = self._buffer, b""
+        self.events.on_body(data)
+        return False
+
+    def _head(self) -> bool:
+        buffer = self._buffer
+        if buffer[:2] == b"\r\n":
+            self._buffer = buffer = buffer[2:]
+            if buffer[:2] == b"\r\n":
+                raise ProtocolFault(self.fault, "empty lines before a message")
+        limits = self.limits
+        end = buffer.find(b"\r\n\r\n", 0, limits.line + limits.headers + 8)
+        self._check_head(buffer, end)
+        if end < 0:
+            return False
+        self._buffer = buffer[end + 4 :]
+        self.on_head(buffer[:end])
+        return True
+
+    def _check_head(self, buffer: bytes, end: int) -> None:
+        limits = self.limits
+        line = buffer.find(b"\r\n", 0, limits.line + 2)
+        if line < 0 and len(buffer) > limits.line:
+            raise ProtocolFault(414 if self.fault == 400 else self.fault, f"first line longer than {limits.line} bytes")
+        size = (end if end >= 0 else len(buffer)) - max(line, 0)
+        if size > limits.headers:
+            raise ProtocolFault(431 if self.fault == 400 else self.fault, f"headers longer than {limits.headers} bytes")
+        if end < 0 and b"\n" in buffer and re.search(rb"(?<!\r)\n", buffer):
+            raise ProtocolFault(self.fault, "a line that does not end in CRLF")
+
+    def on_head(self, data: bytes) -> None:
+        """A complete head."""
+        raise NotImplementedError
+
+    def begin(self, framing: Framing) -> None:
+        """A message begins whose body is framed like this."""
+        self.keep_alive = framing.keep_alive
+        self._left = framing.length
+        if framing.chunked:
+            self.state = CHUNK_LINE
+        elif framing.until_eof:
+            self.state = UNTIL_EOF
+        elif framing.length:
+            self.state = LENGTH
+        else:
+            self.state = DONE
+
+    def _counted(self) -> bool:
+        buffer = self._buffer
+        data = buffer[: self._left]
+        self._buffer = buffer[len(data) :]
+        self._left -= len(data)
+        ended = not self._left
+        chunked = self.state == CHUNK_DATA
+        if ended:
+            self.state = CHUNK_END if chunked else self.state
+        self.events.on_body(data)
+        if ended and not chunked:
+            self._end(())
+        return True
+
+    def _chunk_line(self) -> bool:
+        end = self._buffer.find(b"\r\n", 0, self.limits.chunk_line + 2)
+        if end < 0:
+            if len(self._buffer) > self.limits.chunk_line or b"\n" in self._buffer:
+                raise ProtocolFault(self.fault, "malformed chunk size")
+            return False
+        match = _chunk_line(self._buffer[:end])
+        if match is None:
+            raise ProtocolFault(self.fault, "malformed chunk size")
+        self._buffer = self._buffer[end + 2 :]
+        self._left = int(match[1], 16)
+        self.state = CHUNK_DATA if self._left else TRAILERS
+        return True
+
+    def _chunk_end(self) -> bool:
+        if len(self._buffer) < 2 and self._buffer == b"\r"[: len(self._buffer)]:
+            return False
+        if self._buffer[:2] != b"\r\n":
+            raise ProtocolFault(self.fault, "a chunk that is longer than its size")
+        self._buffer = self._buffer[2:]
+        self.state = CHUNK_LINE
+        return True
+
+    def _trailers(self) -> bool:
+        if self._buffer[:2] == b"\r\n":
+            self._buffer = self._buffer[2:]
+            self._end(())
+            return True
+        end = self._buffer.find(b"\r\n\r\n", 0, self.limits.trailers + 4)
+        if end < 0:
+            if len(self._buffer) > self.limits.trailers:
+                raise ProtocolFault(431 if self.fault == 400 else self.fault, "trailers too long")
+            return False
+        lines = self._buffer[:end].split(b"\r\n")
+        self._buffer = self._buffer[end + 4 :]
+        self._end(parse_trailers(lines, self.fault))
+        return True
+
+    def _end(self, trailers: Fields) -> None:
+        self.state = DONE
+        self.events.on_end(trailers)
+
+
+class RequestEvents(Events, Protocol):
+    """What a request parser tells."""
+
+    def on_request(self, head: RequestHead, framing: Framing) -> None:
+        """A request has begun; its body follows unless the framing has none."""
+
+
+class RequestParser(Parser):
+    """Requests of one connection."""
+
+    events: RequestEvents
+
+    def __init__(self, events: RequestEvents, limits: Limits) -> None:
+        super().__init__(events, limits)
+        self._last: tuple[bytes, RequestHead, Framing] | None = None
+
+    def on_head(self, data: bytes) -> None:
+        last = self._last
+        if last is not None and last[0] == data:
+            _, head, framing = last
+            head.shared = True
+        else:
+            head, framing = parse_request(data)
+            self._last = (data, head, framing)
+        self.begin(framing)
+        self.events.on_request(head, framing)
+
+
+class ResponseEvents(Events, Protocol):
+    """What a response parser tells."""
+
+    def on_informational(self, head: ResponseHead) -> None:
+        """A 1xx response."""
+
+    def on_response(self, head: ResponseHead, framing: Framing) -> None:
+        """The final response has begun."""
+
+
+class ResponseParser(Parser):
+    """Responses of one connection; ``expect`` the method of each request before its response comes."""
+
+    fault = 502
+    events: ResponseEvents
+
+    def __init__(self, events: ResponseEvents, limits: Limits) -> None:
+        super().__init__(events, limits)
+        self.state = DONE
+        self._method = b""
+        self._informational = 0
+        self._last: tuple[bytes, bytes, ResponseHead, Framing] | None = None
+
+    def expect(self, method: bytes) -> None:
+        """The next response answers ``method``."""
+        self._method = method
+        self._informational = 0
+        self.resume()
+
+    def on_head(self, data: bytes) -> None:
+        last = self._last
+        if last is not None and last[0] == data and last[1] == self._method:
+            _, _, head, framing = last
+            head.shared = True
+        else:
+            head, framing = parse_response(data, self._method)
+            self._last = (data, self._method, head, framing)
+        if head.status < 200:
+            self._informational += 1
+            if head.status == 101 or self._informational > MAX_INFORMATIONAL:
+                raise ProtocolFault(502, "an informational response that cannot be used")
+            self.events.on_informational(head)
+            return
+        self.begin(framing)
+        self.events.on_response(head, framing)

@@ -1,0 +1,287 @@
+"""The server role: one exchange at a time per connection, pipelined requests answered in order."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from protocols.http1 import render
+from protocols.http1.core import Limits, RequestParser
+from protocols.http1.halves import Http1Sink, Http1Source
+from protocols.http1.rules import Framing, ProtocolFault
+from protocols.wire.connection import Connection as Wire
+from router.model.answers import err_header
+from router.model.body import Sink
+from router.model.exchange import Exchange
+from router.model.failure import Failure, Kind, client_gone
+from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.strand import Strand, Waiter
+from router.spi import ServerContext
+
+MAX_PIPELINED = 65536
+
+
+class Http1Reply(Http1Sink):
+    """The answer to one request."""
+
+    __slots__ = ("connection", "request", "started")
+
+    def __init__(self, connection: Http1ServerConnection, request: RequestHead) -> None:
+        super().__init__(connection.wire, chunked=False)
+        self.connection = connection
+        self.request = request
+        self.started = False
+
+    def inform(self, head: ResponseHead) -> None:
+        """Informational responses exist since HTTP/1.1."""
+        if not self.started and self.request.version >= (1, 1):
+            self.wire.write(render.response_head(head, b""))
+
+    def start(self, head: ResponseHead, end: bool) -> Sink:
+        """Send the head, framed as the request's version and method allow."""
+        self.started = True
+        connection = self.connection
+        extra = b""
+        bodiless = self.request.method == b"HEAD" or head.status in (204, 304)
+        if head.length is None and not bodiless:
+            if end:
+                extra = b"content-length: 0\r\n"
+            elif self.request.version >= (1, 1):
+                extra, self.chunked = b"transfer-encoding: chunked\r\n", True
+            else:
+                connection.keep_alive = False
+        if not connection.keep_alive:
+            extra += b"connection: close\r\n"
+        elif self.request.version == (1, 0):
+            extra += b"connection: keep-alive\r\n"
+        self.wire.write(render.response_head(head, extra))
+        if end:
+            self.ended = True
+            self.on_ended()
+        elif bodiless:
+            self.chunked = False
+        return self
+
+    def abort(self, failure: Failure) -> None:
+        self.connection.keep_alive = False
+        super().abort(failure)
+
+    def on_ended(self) -> None:
+        self.connection.answered()
+
+
+class Http1ServerConnection:
+    """A client's connection: parser, the exchange under way, and what follows it."""
+
+    def __init__(self, wire: Wire, limits: Limits, server: Http1Server) -> None:
+        self.wire = wire
+        self.server = server
+        self.context = server.context
+        self.parser = RequestParser(self, limits)
+        self.keep_alive = True
+        self.closed = False
+        self._draining = False
+        self._exchange: Exchange | None = None
+        self._strand: Strand | None = None
+        self._source: Http1Source | None = None
+        self._reply: Http1Reply | None = None
+        self._done: Waiter[None] | None = None
+
+    # -- from the wire --------------------------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Parse; refuse what cannot be parsed and close."""
+        if self.closed:
+            return
+        try:
+            self.parser.feed(data)
+        except ProtocolFault as fault:
+            self._refuse(fault)
+            return
+        if self._exchange is not None and self.parser.buffered > MAX_PIPELINED:
+            self.wire.pause()
+
+    def eof(self) -> None:
+        """A client that closes its half is gone, unless it waits for its answer."""
+        try:
+            self.parser.eof()
+        except ProtocolFault as fault:
+            self.lost(fault.why)
+            self.wire.close()
+            return
+        self.keep_alive = False
+        if self._exchange is None:
+            self._close()
+
+    def writable(self) -> None:
+        """The socket drained."""
+        if self._reply is not None:
+            self._reply.release_credit()
+
+    def lost(self, why: str) -> None:
+        """The connection is gone."""
+        if not self.closed:
+            self.closed = True
+            self.server.gone(self)
+        if self._strand is not None:
+            self._strand.cancel(client_gone(why))
+
+    def _refuse(self, fault: ProtocolFault) -> None:
+        """Answer a message that is none; what was under way is cut off."""
+        self.keep_alive = False
+        reply = self._reply
+        if reply is None or not reply.started:
+            text = fault.why
+            if self.parser.buffered == 0 and fault.status == 505:
+                text += "; for HTTP/2 use a router with protocol h2"
+            body = text.encode()
+            fields = (
+                (b"content-type", b"text/plain"),
+                (b"l5d-err", err_header(text)),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            )
+            if reply is not None:
+                reply.ended = True
+            self.wire.write(render.response_head(ResponseHead(fault.status, fields), b"") + body)
+        self.server.refused.value += 1
+        if self._strand is not None:
+            self._strand.cancel(Failure(Kind.MALFORMED, fault.why, client_gone("").blame))
+        self._close()
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.server.gone(self)
+        self.wire.close()
+
+    # -- from the parser ------------------------------------------------------------------------------------
+
+    def on_request(self, head: RequestHead, framing: Framing) -> None:
+        """A request begins: start its exchange."""
+        self.keep_alive = framing.keep_alive and not self._draining
+        self._source = None
+        if framing.chunked or framing.length:
+            self._source = Http1Source(self.wire, self._continue if framing.expects else _nothing, self._stop_reading)
+        reply = self._reply = Http1Reply(self, head)
+        exchange = Exchange(self.context.host, head, self._source, reply)
+        self._exchange = exchange
+        strand = Strand(self.context.host, self._serve(exchange, reply))
+        exchange.strand = self._strand = strand
+        strand.start()
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the request's body."""
+        if self._source is not None:
+            self._source.push(data, len(data), False)
+
+    def on_end(self, trailers: Fields) -> None:
+        """The request is complete."""
+        if self._source is not None:
+            self._source.finish(trailers)
+
+    def _continue(self) -> None:
+        if self._reply is not None and not self._reply.started:
+            self.wire.write(render.CONTINUE)
+
+    def _stop_reading(self, failure: Failure | None) -> None:
+        self.keep_alive = False
+
+    # -- the exchange ---------------------------------------------------------------------------------------
+
+    async def _serve(self, exchange: Exchange, reply: Http1Reply) -> None:
+        """The shell of one exchange."""
+        context = self.context
+        try:
+            try:
+                await context.service(exchange)
+                if not reply.ended and not exchange.complete:
+                    raise RuntimeError("the service returned without an answer")
+            except Failure as error:
+                exchange.failure = error
+                self._render(exchange, reply, error)
+            except Exception as error:  # noqa: BLE001 - a bug ends this exchange only
+                context.host.crashed(error)
+                exchange.failure = Failure(Kind.BUG, f"internal error: {type(error).__name__}")
+                self._render(exchange, reply, exchange.failure)
+            if not reply.ended:
+                self._done = Waiter()
+                await self._done
+        except Failure as error:
+            exchange.failure = error
+        finally:
+            exchange.close()
+            self._finished(reply)
+
+    def _render(self, exchange: Exchange, reply: Http1Reply, failure: Failure) -> None:
+        if not reply.ended and not self.closed:
+            self.context.render(exchange, failure)
+
+    def answered(self) -> None:
+        """The answer's last byte was written."""
+        if self._done is not None:
+            self._done.wake(None)
+
+    def _finished(self, reply: Http1Reply) -> None:
+        """The exchange is over: go on with the next request, or close."""
+        source, self._source = self._source, None
+        self._exchange = self._strand = self._reply = self._done = None
+        if reply.source is not None:
+            reply.source.sink = None
+            reply.source = None
+        unread = source is not None and not source.ended
+        if self.closed:
+            return
+        if not reply.ended or not self.keep_alive or unread:
+            self._close()
+            return
+        self.wire.resume()
+        try:
+            self.parser.resume()
+        except ProtocolFault as fault:
+            self._refuse(fault)
+
+    def drain(self) -> None:
+        """Close when idle; else say ``Connection: close`` with the answer under way."""
+        self._draining = True
+        self.keep_alive = False
+        if self._exchange is None:
+            self._close()
+
+
+def _nothing() -> None:
+    pass
+
+
+class Http1Server:
+    """The accepting side of a listener."""
+
+    def __init__(self, limits: Limits, context: ServerContext) -> None:
+        self.limits = limits
+        self.context = context
+        self._connections: set[Http1ServerConnection] = set()
+        context.metrics.gauge("connections", lambda: len(self._connections))
+        self._connects = context.metrics.counter("connects")
+        self.refused = context.metrics.counter("malformed")
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    def accept(self, sock: socket.socket, peer: Any) -> None:
+        """Serve a new connection."""
+        wire = Wire(self.context.poller, self.context.host.timers, sock)
+        connection = Http1ServerConnection(wire, self.limits, self)
+        self._connections.add(connection)
+        self._connects.value += 1
+        wire.start(connection)
+
+    def gone(self, connection: Http1ServerConnection) -> None:
+        """Called by a connection that is over."""
+        self._connections.discard(connection)
+
+    def drain(self) -> None:
+        """Let every connection finish."""
+        for connection in list(self._connections):
+            connection.drain()

@@ -1,0 +1,220 @@
+"""From a configuration to running routers: the one place where everything meets.
+
+Protocols, namers and the rest are plugins, found by kind; nothing here names one, except that a worker has one poller.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from dtab import Path, SystemNamers, read_path
+from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
+from router.bind.segments import SERVER, ServerParams
+from router.config.load import effective
+from router.config.plugins import Registry
+from router.config.schema import ClientBase, Config, Router, ServiceBase
+from router.identifiers.first_of import first_of
+from router.interpreters.default import Interpreter, InterpreterContext
+from router.model.host import Host
+from router.model.metrics import Metrics
+from router.model.stack import Stack
+from router.namers.inet import InetResolver
+from router.spi import (
+    Classifier,
+    ClientContext,
+    Connect,
+    Identifier,
+    IdentifierContext,
+    MakePicker,
+    NamerContext,
+    ProtocolPlugin,
+    ServerContext,
+)
+from router.spi import Server as ProtocolServer
+
+
+@attrs.define
+class Worker:
+    """What runs: routers and listeners, and what to look at them with."""
+
+    host: Host
+    poller: Any
+    metrics: Metrics
+    routers: dict[str, RouterCore] = attrs.field(factory=dict)
+    interpreters: dict[str, Interpreter] = attrs.field(factory=dict)
+    servers: list[ProtocolServer] = attrs.field(factory=list)
+    listeners: list[Any] = attrs.field(factory=list)
+    addresses: list[tuple[str, str, int]] = attrs.field(factory=list)
+
+    async def drain(self, grace: float) -> None:
+        """Accept nothing new, let exchanges finish for at most ``grace`` seconds."""
+        for listener in self.listeners:
+            listener.abort()
+        for server in self.servers:
+            server.drain()
+        with trio.move_on_after(grace):
+            while any(server.connections for server in self.servers):  # noqa: ASYNC110 - many small events, looked at seldom
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(config: Config, registry: Registry) -> AsyncIterator[Worker]:
+    """Routers that serve while the block runs. Raises OSError when a port cannot be had."""
+    from protocols.wire.poller import Poller
+
+    async with trio.open_nursery() as nursery:
+        host = Host(nursery, trio.lowlevel.current_clock().current_time)
+        poller = Poller(host.crashed)
+        worker = Worker(host, poller, Metrics())
+        try:
+            nursery.start_soon(poller.run)
+            nursery.start_soon(host.timers.run)
+            system, namers = make_namers(config, host, worker.metrics)
+            for router in config.routers:
+                _Assembly(worker, registry, router).start(InterpreterContext(router.base.dtab, system, namers))
+            gc.collect()
+            gc.freeze()
+            yield worker
+        finally:
+            for core in worker.routers.values():
+                core.close()
+            nursery.cancel_scope.cancel()
+            poller.close()
+            gc.unfreeze()
+
+
+def make_namers(config: Config, host: Host, metrics: Metrics) -> tuple[SystemNamers, list[tuple[Path, Any]]]:
+    """The system namers, and the configured ones: the last one in the file is asked first."""
+    namers: list[tuple[Path, Any]] = []
+    for chosen in reversed(config.namers):
+        prefix = Path.of("#").join(read_path(chosen.config.prefix))
+        context = NamerContext(host, metrics.scope("namer", chosen.config.prefix.lstrip("/")))
+        namers.append((prefix, chosen.plugin.make(chosen.config, context)))
+    return SystemNamers(InetResolver(host)), namers
+
+
+class _Assembly:
+    """Puts one router together."""
+
+    def __init__(self, worker: Worker, registry: Registry, router: Router) -> None:
+        self.worker = worker
+        self.registry = registry
+        self.router = router
+        self.metrics = worker.metrics.scope("rt", router.label)
+        self._connects: dict[tuple[str, Any], Connect] = {}
+        self._classifiers: dict[Any, Classifier] = {}
+
+    def start(self, context: InterpreterContext) -> None:
+        """Make the router and open its listeners."""
+        router, base = self.router, self.router.base
+        interpreter = Interpreter(context)
+        if base.interpreter is not None:
+            interpreter = base.interpreter.plugin.make(base.interpreter.config, context)
+        settings = RouterSettings(
+            label=router.label,
+            identify=self._identifier(),
+            interpreter=interpreter,
+            classify=self._default_classifier(),
+            service=self._service,
+            client=self._client,
+            metrics=self.metrics,
+            binding_timeout=base.binding_timeout_ms / 1000,
+            paths=base.binding_cache.paths,
+            idle_ttl=base.binding_cache.idle_ttl_secs,
+        )
+        core = RouterCore(self.worker.host, settings)
+        core.start()
+        self.worker.routers[router.label] = core
+        self.worker.interpreters[router.label] = interpreter
+        for server in router.servers:
+            self._listen(core, server)
+
+    def _identifier(self) -> Identifier:
+        context = IdentifierContext(self.router.base.dst_prefix)
+        chosen = self.router.base.identifier
+        if not chosen:
+            plugin = self.registry.get("identifier", self.router.protocol.identifier)
+            return self._default_identifier(plugin, context)
+        return first_of([one.plugin.make(one.config, context) for one in chosen])
+
+    def _default_identifier(self, plugin: Any, context: IdentifierContext) -> Identifier:
+        """gRPC's default names the service: the first segment of the path."""
+        config = plugin.config(segments=1) if plugin.kind == "io.l5d.header.path" else plugin.config()
+        made: Identifier = plugin.make(config, context)
+        return made
+
+    def _default_classifier(self) -> Classifier:
+        plugin = self.registry.get("classifier", self.router.protocol.classifier)
+        made: Classifier = plugin.make(plugin.config(), None)
+        return made
+
+    # -- by name --------------------------------------------------------------------------------------------
+
+    def _service(self, path: Path) -> ServiceSettings:
+        (base,) = effective(self.router.base.service, path, ServiceBase)
+        chosen = base.response_classifier
+        classify = None if chosen is None else chosen.plugin.make(chosen.config, None)
+        return ServiceSettings(_seconds(base.total_timeout_ms), classify)
+
+    def _client(self, path: Path) -> ClientSettings:
+        (base,) = effective(self.router.base.client, path, ClientBase)
+        protocol = self.router.protocol if base.protocol is None else self.registry.protocol(base.protocol)
+        (own,) = effective(self.router.base.client, path, protocol.client_config)
+        return ClientSettings(
+            connect=self._connect(protocol, own),
+            make_picker=self._picker(base.load_balancer),
+            attempt_timeout=_seconds(base.request_attempt_timeout_ms),
+            per_connection=protocol.per_connection,
+            max_connections=protocol.max_connections,
+            modules=protocol.client_modules,
+        )
+
+    def _connect(self, protocol: ProtocolPlugin, own: Any) -> Connect:
+        key = (protocol.name, own)
+        if key not in self._connects:
+            context = ClientContext(self.worker.host, self.worker.poller, self.metrics.scope("client"))
+            self._connects[key] = protocol.connect(own, context)
+        return self._connects[key]
+
+    def _picker(self, chosen: Any) -> MakePicker:
+        if chosen is not None:
+            made: MakePicker = chosen.plugin.make(chosen.config, None)
+            return made
+        plugin = self.registry.get("balancer", "p2c")
+        default: MakePicker = plugin.make(plugin.config(), None)
+        return default
+
+    # -- listeners ------------------------------------------------------------------------------------------
+
+    def _listen(self, core: RouterCore, server: Any) -> None:
+        from protocols.wire.listener import Listener, listen
+
+        worker, protocol = self.worker, self.router.protocol
+        sock = listen(server.base.ip, server.port)
+        host, port = sock.getsockname()[:2]
+        metrics = self.metrics.scope("server", host, str(port))
+        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth)
+        service = Stack(SERVER.modules + protocol.server_modules).make(params, core.route)
+        context = ServerContext(worker.host, worker.poller, service, protocol.render, metrics)
+        made = protocol.serve(_inherited(server.protocol, self.router.own), context)
+        worker.servers.append(made)
+        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, made.accept))
+        worker.addresses.append((self.router.label, host, port))
+
+
+def _inherited(own: Any, router: Any) -> Any:
+    """A server's configuration; what was left at its default is taken from the router's keys of the same name."""
+    names = {field.name: field.default for field in attrs.fields(type(own))}
+    shared = [field.name for field in attrs.fields(type(router)) if field.name in names]
+    changes = {name: getattr(router, name) for name in shared if getattr(own, name) == names[name]}
+    return attrs.evolve(own, **changes) if changes else own
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

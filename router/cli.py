@@ -1,0 +1,203 @@
+"""The command ``waypost``. Sub-commands import what they need when they run, so that help and checks are quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router import __version__
+
+if TYPE_CHECKING:
+    from router.config.load import Loaded
+    from router.config.schema import Router
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="waypost")
+def main() -> None:
+    """A multi-protocol request router: HTTP/1.1, HTTP/2 and gRPC, driven by delegation tables."""
+
+
+def _load(name: str) -> Loaded:
+    from router.config.load import load_file
+    from router.config.plugins import Registry
+
+    return load_file(name, Registry())
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+def check(files: tuple[str, ...]) -> None:
+    """Check configuration files, all errors at once. '-' is standard input.
+
+    Exit code 0: all can be run; 1: some cannot.
+    """
+    failed = False
+    for name in files:
+        loaded = _load(name)
+        if loaded.problems:
+            click.echo(loaded.render(), err=True)
+        if loaded.config is None:
+            failed = True
+        else:
+            count = len(loaded.config.routers)
+            click.echo(f"{name}: good, {count} router{'s' if count != 1 else ''}")
+    sys.exit(FAILED if failed else OK)
+
+
+@main.command()
+@click.argument("file", metavar="FILE")
+@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
+def run(file: str, log_level: str) -> None:
+    """Run the routers of a configuration file until SIGTERM or SIGINT; then drain."""
+    import logging
+
+    import trio
+
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("hpack").setLevel(logging.WARNING)
+    loaded = _load(file)
+    if loaded.problems:
+        click.echo(loaded.render(), err=True)
+    if loaded.config is None:
+        sys.exit(FAILED)
+    try:
+        trio.run(_serve, loaded)
+    except* OSError as group:
+        for error in group.exceptions:
+            click.echo(f"waypost: {error.strerror if isinstance(error, OSError) else error}", err=True)
+        sys.exit(FAILED)
+
+
+async def _serve(loaded: Loaded) -> None:
+    import signal
+
+    import trio
+
+    from router.app import running
+    from router.config.plugins import Registry
+
+    config = loaded.config
+    assert config is not None
+    async with running(config, Registry()) as worker:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            click.echo(_banner(loaded.name, config.routers, worker.addresses), err=True)
+            async for _ in signals:
+                break
+            click.echo("waypost: draining", err=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
+                await worker.drain(config.admin.shutdown_grace_ms / 1000)
+                nursery.cancel_scope.cancel()
+
+
+async def _second_signal(signals: Any, scope: Any) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+def _banner(name: str, routers: tuple[Router, ...], addresses: list[tuple[str, str, int]]) -> str:
+    lines = [f"waypost {__version__}: {name}"]
+    by_label = {router.label: router for router in routers}
+    for label, host, port in addresses:
+        router = by_label[label]
+        lines.append(f"  {router.base.protocol:5} {host}:{port}  router {label!r}, {len(router.base.dtab)} dentries")
+        lines.append(f"        try: {_first_call(router, host, port)}")
+    return "\n".join(lines)
+
+
+def _first_call(router: Router, host: str, port: int) -> str:
+    if router.base.protocol == "grpc":
+        return f"any gRPC client (plaintext) at {host}:{port}"
+    version = " --http2-prior-knowledge" if router.base.protocol == "h2" else ""
+    return f"curl{version} -v -H 'Host: web' http://{host}:{port}/"
+
+
+@main.command()
+@click.argument("file", metavar="FILE")
+@click.argument("path", metavar="PATH")
+@click.option("--dtab", "local", default="", help="A dtab of the request's own, as in the header l5d-dtab.")
+@click.option("--router", "label", default=None, help="The label of the router (default: the first).")
+@click.option("--json", "as_json", is_flag=True, help="Print Linkerd's delegation tree as JSON.")
+def explain(file: str, path: str, local: str, label: str | None, as_json: bool) -> None:
+    """Show how PATH is delegated: each step, with the line of the dentry that made it, and why others did not match."""
+    import trio
+
+    from dtab import DtabError
+
+    loaded = _load(file)
+    if loaded.config is None:
+        click.echo(loaded.render(), err=True)
+        sys.exit(FAILED)
+    try:
+        text = trio.run(_explain, loaded, path, local, label, as_json)
+    except DtabError as error:
+        click.echo(f"waypost: {error}", err=True)
+        sys.exit(FAILED)
+    click.echo(text)
+
+
+async def _explain(loaded: Loaded, path: str, local: str, label: str | None, as_json: bool) -> str:
+    from router.explain import explain_text
+
+    assert loaded.config is not None
+    return await explain_text(loaded.name, loaded.config, path, local, label, as_json)
+
+
+@main.group()
+def dtab() -> None:
+    """Read, format and evaluate dtabs. TEXT '-' is standard input."""
+
+
+def _dtab(text: str) -> Any:
+    from dtab import DtabSyntaxError, read_dtab
+
+    if text == "-":
+        text = sys.stdin.read()
+    try:
+        return read_dtab(text)
+    except DtabSyntaxError as error:
+        click.echo(f"dtab:{error.line}:{error.column}: error\n{error.caret()}", err=True)
+        sys.exit(FAILED)
+
+
+@dtab.command("parse")
+@click.argument("text")
+def dtab_parse(text: str) -> None:
+    """Print the dentries as JSON, or the error with its place."""
+    import json
+
+    click.echo(json.dumps(_dtab(text).to_json(), indent=2))
+
+
+@dtab.command("format")
+@click.argument("text")
+def dtab_format(text: str) -> None:
+    """Print the canonical form, a dentry a line."""
+    click.echo("\n".join([dentry.show().replace("=>", " => ", 1) + " ;" for dentry in _dtab(text)]))
+
+
+@dtab.command("eval")
+@click.argument("text")
+@click.argument("path")
+def dtab_eval(text: str, path: str) -> None:
+    """Print what PATH is bound to under the dtab, with the system namers only."""
+    import trio
+
+    from dtab import DtabError
+    from router.explain import evaluate_text
+
+    table = _dtab(text)
+    try:
+        click.echo(trio.run(evaluate_text, table, path))
+    except DtabError as error:
+        click.echo(f"waypost: {error}", err=True)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""A configuration file to :class:`~router.config.schema.Config`, or to the list of everything that is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path as FilePath
+from typing import Any
+
+import attrs
+
+from dtab import Path, PathPattern
+from router.config import nodes
+from router.config.errors import Problem, did_you_mean
+from router.config.later import KINDS, NAMERD_KEYS
+from router.config.plugins import PluginError, Registry
+from router.config.reader import INVALID, Reader
+from router.config.schema import (
+    Admin,
+    ClientBase,
+    Config,
+    Router,
+    RouterBase,
+    Scoped,
+    Server,
+    ServerBase,
+    ServiceBase,
+    Usage,
+)
+from router.spi import ProtocolPlugin
+
+
+@attrs.frozen
+class Loaded:
+    """What came of a file. ``config`` is None when there is a fatal problem."""
+
+    name: str
+    source: str
+    config: Config | None
+    problems: tuple[Problem, ...]
+
+    def render(self) -> str:
+        """Every problem, for a terminal."""
+        return "\n".join([problem.render(self.name, self.source) for problem in self.problems])
+
+
+def load_file(name: str, registry: Registry) -> Loaded:
+    """Load a file; ``-`` is standard input. A file that cannot be read is a problem like others."""
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else FilePath(name).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        return Loaded(name, "", None, (Problem(f"cannot read the file: {error.strerror}"),))
+    except UnicodeDecodeError as error:
+        return Loaded(name, "", None, (Problem(f"the file is not UTF-8: {error.reason} at byte {error.start}"),))
+    return load_text(text, name, registry)
+
+
+def load_text(text: str, name: str, registry: Registry) -> Loaded:
+    """Load a text. Opens nothing."""
+    root, problems = nodes.compose(text)
+    if root is None:
+        return Loaded(name, text, None, tuple(problems))
+    loader = _Loader(Reader(text, registry))
+    config = loader.config(root)
+    found = sorted(loader.reader.problems, key=lambda problem: (problem.line, problem.column))
+    fatal = any(problem.fatal for problem in found)
+    return Loaded(name, text, None if fatal else config, tuple(found))
+
+
+class _Loader:
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.registry = reader.registry
+        self._ports: dict[int, list[tuple[str, int]]] = {}
+
+    def config(self, root: Any) -> Config | None:
+        """The whole file."""
+        reader = self.reader
+        found = reader.mapping(root, "")
+        assert found is not None
+        if NAMERD_KEYS & set(found):
+            reader.problem(root, "this is a configuration of namerd, not of linkerd: it has no routers", "")
+            return None
+        values = reader.given(root, "config", "", _Top, skip=("routers", "namers"))
+        if "routers" not in found:
+            reader.problem(root, "no routers: a configuration needs at least one", "")
+            return None
+        routers = self._routers(found["routers"][1])
+        namers = self._namers(found["namers"][1]) if "namers" in found else []
+        if values is None or INVALID in routers or INVALID in namers:
+            return None
+        return Config(tuple(routers), tuple(namers), values.get("admin", Admin()))
+
+    def _namers(self, node: Any) -> list[Any]:
+        if not nodes.is_sequence(node):
+            return [self.reader.problem(node, f"expected a list, got {nodes.kind_of(nodes.scalar(node))}", "namers")]
+        return [self.reader.plugin("namer", part, f"namers.{at}") for at, part in enumerate(nodes.items(node))]
+
+    # -- routers --------------------------------------------------------------------------------------------
+
+    def _routers(self, node: Any) -> list[Any]:
+        if not nodes.is_sequence(node) or not nodes.items(node):
+            return [self.reader.problem(node, "no routers: expected a list with at least one", "routers")]
+        routers = [self._router(part, f"routers.{at}") for at, part in enumerate(nodes.items(node))]
+        labels: dict[str, Router] = {}
+        for at, (router, part) in enumerate(zip(routers, nodes.items(node), strict=True)):
+            if isinstance(router, Router):
+                other = labels.setdefault(router.label, router)
+                if other is not router:
+                    text = f"two routers have the label {router.label!r} (first at line {other.line}); give one a 'label'"
+                    self.reader.problem(part, text, f"routers.{at}")
+        return routers
+
+    def _router(self, node: Any, where: str) -> Any:
+        reader = self.reader
+        found = reader.mapping(node, where)
+        if found is None:
+            return INVALID
+        protocol = self._protocol(found, node, where)
+        classes = [RouterBase] if protocol is None else [RouterBase, protocol.router_config]
+        level = "router"
+        values = reader.given(node, level, where, *classes)
+        base = reader.build(RouterBase, values, node, where)
+        if base is INVALID or protocol is None:
+            return INVALID
+        own = reader.build(protocol.router_config, values, node, where)
+        self._check_identifiers(base, protocol, found, where)
+        servers = self._servers(base.servers, protocol, node, where)
+        base = attrs.evolve(
+            base,
+            service=self._scoped(base.service, "service", f"{where}.service", ServiceBase),
+            client=self._scoped(base.client, "client", f"{where}.client", ClientBase, *self._client_classes(protocol)),
+        )
+        if INVALID in (own, base.service, base.client) or INVALID in servers:
+            return INVALID
+        line, column = nodes.place(node)
+        return Router(base, protocol, own, tuple(servers), line, column)
+
+    def _protocol(self, found: dict[str, tuple[Any, Any]], node: Any, where: str) -> ProtocolPlugin | None:
+        if "protocol" not in found:
+            return None
+        value = found["protocol"][1]
+        name = nodes.scalar(value)
+        if name in KINDS["protocol"]:
+            self.reader.problem(value, f"protocol {name!r} is not supported yet", f"{where}.protocol", "unsupported")
+            return None
+        try:
+            return self.registry.protocol(str(name))
+        except PluginError as error:
+            self.reader.problem(value, str(error), f"{where}.protocol")
+            return None
+
+    def _check_identifiers(
+        self, base: RouterBase, protocol: ProtocolPlugin, found: dict[str, tuple[Any, Any]], where: str
+    ) -> None:
+        for chosen in base.identifier or []:
+            if chosen.plugin.protocols and protocol.name not in chosen.plugin.protocols:
+                text = f"identifier {chosen.plugin.kind!r} is not for {protocol.name} routers"
+                self.reader.problem(found["identifier"][1], text, f"{where}.identifier")
+
+    def _client_classes(self, protocol: ProtocolPlugin) -> list[type[Any]]:
+        """Keys of the router's own client protocol, and of those that it can be told to use instead."""
+        classes = [protocol.client_config]
+        for name in self.registry.kinds("protocol"):
+            other = self.registry.protocol(name).client_config
+            if other not in classes:
+                classes.append(other)
+        return classes
+
+    def _servers(self, node: Any, protocol: ProtocolPlugin, router: Any, where: str) -> list[Any]:
+        reader = self.reader
+        if not node:
+            return [self._server(None, router, protocol, f"{where}.servers.0")]
+        if not nodes.is_sequence(node) or not nodes.items(node):
+            return [reader.problem(node, "expected a list with at least one server", f"{where}.servers")]
+        return [self._server(part, part, protocol, f"{where}.servers.{at}") for at, part in enumerate(nodes.items(node))]
+
+    def _server(self, node: Any, at: Any, protocol: ProtocolPlugin, where: str) -> Any:
+        reader = self.reader
+        if node is None:
+            base, own = ServerBase(), protocol.server_config()
+        else:
+            values = reader.given(node, "server", where, ServerBase, protocol.server_config)
+            base = reader.build(ServerBase, values, node, where)
+            own = reader.build(protocol.server_config, values, node, where)
+        if INVALID in (base, own):
+            return INVALID
+        if base.port is None:
+            base = attrs.evolve(base, port=protocol.port)
+        self._check_port(base, at, where)
+        return Server(base, own, nodes.place(at)[0])
+
+    def _check_port(self, base: ServerBase, node: Any, where: str) -> None:
+        assert base.port is not None
+        line = nodes.place(node)[0]
+        for ip, other in self._ports.setdefault(base.port, []) if base.port else []:
+            if ip == base.ip or "0.0.0.0" in (ip, base.ip):
+                text = f"port {base.port} on {base.ip} is taken by the server at line {other}"
+                self.reader.problem(node, text, f"{where}.port")
+                return
+        self._ports.setdefault(base.port, []).append((base.ip, line))
+
+    # -- service and client ---------------------------------------------------------------------------------
+
+    def _scoped(self, node: Any, level: str, where: str, *classes: type[Any]) -> Any:
+        """Global keys, or ``io.l5d.static`` with a list of prefixes."""
+        if isinstance(node, Scoped):
+            return node
+        reader = self.reader
+        found = reader.mapping(node, where)
+        if found is None:
+            return INVALID
+        kind = nodes.scalar(found["kind"][1]) if "kind" in found else "io.l5d.global"
+        if kind == "io.l5d.global":
+            values = reader.given(node, level, where, *classes, skip=("kind",))
+            return INVALID if values is None else Scoped(((PathPattern("/"), values),))
+        if kind != "io.l5d.static":
+            known = ["io.l5d.global", "io.l5d.static"]
+            text = f"unknown kind {kind!r}; there are {', '.join(known)}{did_you_mean(str(kind), known)}"
+            return reader.problem(found["kind"][1], text, f"{where}.kind")
+        if "configs" not in found or not nodes.is_sequence(found["configs"][1]):
+            return reader.problem(node, "io.l5d.static needs a list of 'configs'", where)
+        for key, (key_node, _) in found.items():
+            if key not in ("kind", "configs"):
+                reader.problem(key_node, f"unknown key {key!r}{did_you_mean(key, ['kind', 'configs'])}", where)
+        parts = nodes.items(found["configs"][1])
+        made = [self._prefixed(part, level, f"{where}.configs.{at}", *classes) for at, part in enumerate(parts)]
+        return INVALID if INVALID in made else Scoped(tuple(made))
+
+    def _prefixed(self, node: Any, level: str, where: str, *classes: type[Any]) -> Any:
+        found = self.reader.mapping(node, where)
+        if found is None:
+            return INVALID
+        prefix = nodes.scalar(found["prefix"][1]) if "prefix" in found else None
+        if not isinstance(prefix, str):
+            return self.reader.problem(node, "missing required key 'prefix' (a path pattern)", where)
+        values = self.reader.given(node, level, where, *classes, skip=("prefix",))
+        return INVALID if values is None else (PathPattern(prefix), values)
+
+
+@attrs.frozen
+class _Top:
+    """Keys of the file besides routers and namers."""
+
+    admin: Admin = attrs.field(factory=Admin)
+    usage: Usage = attrs.field(factory=Usage)
+
+
+def effective(scoped: Scoped, path: Path, *classes: type[Any]) -> list[Any]:
+    """What is configured for a name: one instance per class, from all matching configs in order."""
+    merged: dict[str, Any] = {}
+    for pattern, values in scoped.configs:
+        captures = pattern.match(path)
+        if captures is not None:
+            for key, value in values.items():
+                merged[key] = pattern.substitute(captures, value) if isinstance(value, str) else value
+    made = []
+    for cls in classes:
+        names = {field.name for field in attrs.fields(cls)}
+        made.append(cls(**{key: value for key, value in merged.items() if key in names}))
+    return made

@@ -1,0 +1,224 @@
+"""Nodes to attrs classes, every problem noted with its place.
+
+A class's attributes are the keys, in camel case in the file. Types are taken from annotations, values are never coerced,
+validators are run one by one so that each problem points at its own value.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+import attrs
+
+from dtab import Dtab, DtabSyntaxError, Path, read_dtab, read_path
+from router.config import nodes
+from router.config.errors import Problem, did_you_mean
+from router.config.later import KINDS, LATER, REMOVED
+from router.config.plugins import PluginError, Registry
+from router.config.schema import Chosen
+
+INVALID: Any = object()
+_ABBREVIATIONS = {"kb": "KB"}
+
+
+def camel(name: str) -> str:
+    """``root_dir`` as it is written in files: ``rootDir``; ``max_headers_kb``: ``maxHeadersKB``."""
+    first, *rest = name.split("_")
+    return first + "".join(_ABBREVIATIONS.get(word, word.capitalize()) for word in rest)
+
+
+class Reader:
+    """Reads nodes of one file; ``problems`` fills up on the way."""
+
+    def __init__(self, source: str, registry: Registry) -> None:
+        self.source = source
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def problem(self, node: Any, message: str, where: str, severity: str = "error") -> Any:
+        """Note a problem; returns INVALID."""
+        line, column = nodes.place(node)
+        self.problems.append(Problem(message, line, column, where, severity))
+        return INVALID
+
+    # -- mappings -------------------------------------------------------------------------------------------
+
+    def mapping(self, node: Any, where: str) -> dict[str, tuple[Any, Any]] | None:
+        """Key to (key's node, value's node); duplicates and other nodes are problems."""
+        if not nodes.is_mapping(node):
+            self.problem(node, f"expected a mapping, got {nodes.kind_of(nodes.scalar(node))}", where)
+            return None
+        found: dict[str, tuple[Any, Any]] = {}
+        for key, key_node, value in nodes.entries(node):
+            if key in found:
+                line = nodes.place(found[key][0])[0]
+                self.problem(key_node, f"duplicate key {key!r} (first at line {line})", where)
+            else:
+                found[key] = (key_node, value)
+        return found
+
+    def given(
+        self, node: Any, level: str, where: str, *classes: type[Any], skip: tuple[str, ...] = ()
+    ) -> dict[str, Any] | None:
+        """The values of the keys that are there, by attribute name. Keys that no class has are problems."""
+        found = self.mapping(node, where)
+        if found is None:
+            return None
+        known: dict[str, tuple[attrs.Attribute[Any], Any]] = {}
+        for cls in classes:
+            hints = typing.get_type_hints(cls)
+            known |= {camel(field.name): (field, hints[field.name]) for field in attrs.fields(cls)}
+        values: dict[str, Any] = {}
+        for key, (key_node, value) in found.items():
+            if key in skip:
+                continue
+            if key not in known:
+                self._unknown(key, key_node, level, where, [*known, *skip])
+                continue
+            field, hint = known[key]
+            made = self._field(field, hint, value, f"{where}.{key}".lstrip("."))
+            if made is not INVALID:
+                values[field.name] = made
+        return values
+
+    def _unknown(self, key: str, node: Any, level: str, where: str, known: list[str]) -> None:
+        full = f"{where}.{key}".lstrip(".")
+        if key in REMOVED.get(level, {}):
+            self.problem(node, f"'{key}' {REMOVED[level][key]}", full)
+        elif key in LATER.get(level, ()):
+            self.problem(node, f"'{key}' is not supported yet", full, "unsupported")
+        elif key == "experimental" and level != "config":
+            return
+        else:
+            self.problem(node, f"unknown key {key!r} in {level}{did_you_mean(key, known)}", full)
+
+    def build(self, cls: type[Any], values: dict[str, Any] | None, node: Any, where: str) -> Any:
+        """An instance of ``cls`` from its part of ``values``; missing required keys are problems."""
+        if values is None:
+            return INVALID
+        own: dict[str, Any] = {}
+        complete = True
+        for field in attrs.fields(cls):
+            if field.name in values:
+                own[field.name] = values[field.name]
+            elif field.default is attrs.NOTHING:
+                complete = False
+                key = camel(field.name)
+                if not (nodes.is_mapping(node) and any(name == key for name, _, _ in nodes.entries(node))):
+                    self.problem(node, f"missing required key {key!r}", where)
+        return cls(**own) if complete else INVALID
+
+    def instance(self, cls: type[Any], node: Any, level: str, where: str, skip: tuple[str, ...] = ()) -> Any:
+        """An instance of ``cls`` from a mapping."""
+        return self.build(cls, self.given(node, level, where, cls, skip=skip), node, where)
+
+    # -- values ---------------------------------------------------------------------------------------------
+
+    def _field(self, field: attrs.Attribute[Any], hint: Any, node: Any, where: str) -> Any:
+        category = field.metadata.get("plugin")
+        if field.metadata.get("own"):
+            return node
+        if category is not None:
+            if field.metadata.get("list") and nodes.is_sequence(node):
+                chosen = [self.plugin(category, part, f"{where}.{at}") for at, part in enumerate(nodes.items(node))]
+                return INVALID if INVALID in chosen else chosen
+            made = self.plugin(category, node, where)
+            return made if made is INVALID or not field.metadata.get("list") else [made]
+        value = self.value(hint, node, where)
+        if value is INVALID or field.validator is None:
+            return value
+        try:
+            field.validator(None, field, value)
+        except ValueError as error:
+            return self.problem(node, str(error), where)
+        return value
+
+    def value(self, hint: Any, node: Any, where: str) -> Any:
+        """A value of the annotated type."""
+        origin = typing.get_origin(hint)
+        if origin in (types.UnionType, typing.Union):
+            kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+            if nodes.scalar(node) is None:
+                return None
+            return self.value(kinds[0], node, where)
+        if origin in (tuple, list):
+            return self._list(typing.get_args(hint)[0], node, where)
+        if hint is Dtab:
+            return self._dtab(node, where)
+        if hint is Path:
+            return self._path(node, where)
+        if attrs.has(hint):
+            return self.instance(hint, node, where.rpartition(".")[2], where)
+        return self._plain(hint, node, where)
+
+    def _list(self, hint: Any, node: Any, where: str) -> Any:
+        if not nodes.is_sequence(node):
+            return self.problem(node, f"expected a list, got {nodes.kind_of(nodes.scalar(node))}", where)
+        made = [self.value(hint, part, f"{where}.{at}") for at, part in enumerate(nodes.items(node))]
+        return INVALID if INVALID in made else tuple(made)
+
+    def _plain(self, hint: Any, node: Any, where: str) -> Any:
+        value = nodes.scalar(node)
+        if hint is float and type(value) is int:
+            return float(value)
+        if hint is int and type(value) is float and value.is_integer():
+            return int(value)
+        if hint is Any or type(value) is hint:
+            return value
+        wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+        shown = f"{value!r} ({nodes.kind_of(value)})" if not hasattr(value, "start_mark") else nodes.kind_of(value)
+        return self.problem(node, f"expected {wanted}, got {shown}", where)
+
+    def _dtab(self, node: Any, where: str) -> Any:
+        text = nodes.scalar(node)
+        if text is None:
+            return Dtab()
+        if not isinstance(text, str):
+            return self.problem(node, f"expected a dtab, got {nodes.kind_of(text)}", where)
+        try:
+            table = read_dtab(text)
+        except DtabSyntaxError as error:
+            line, column = nodes.text_place(node, self.source, error.line, error.column)
+            self.problems.append(Problem(f"dtab: {error.expected} expected but {error.found} found", line, column, where))
+            return INVALID
+        placed = []
+        for dentry in table:
+            line, column = nodes.text_place(node, self.source, dentry.line, dentry.column)
+            placed.append(attrs.evolve(dentry, line=line, column=column))
+        return Dtab(tuple(placed))
+
+    def _path(self, node: Any, where: str) -> Any:
+        text = nodes.scalar(node)
+        if not isinstance(text, str):
+            return self.problem(node, f"expected a path, got {nodes.kind_of(text)}", where)
+        try:
+            return read_path(text)
+        except DtabSyntaxError as error:
+            line, column = nodes.text_place(node, self.source, error.line, error.column)
+            self.problems.append(Problem(f"path: {error.expected} expected but {error.found} found", line, column, where))
+            return INVALID
+
+    # -- plugins --------------------------------------------------------------------------------------------
+
+    def plugin(self, category: str, node: Any, where: str) -> Any:
+        """What a mapping with ``kind`` chooses."""
+        found = self.mapping(node, where)
+        if found is None:
+            return INVALID
+        if "kind" not in found:
+            return self.problem(node, f"missing required key 'kind' ({', '.join(self.registry.kinds(category))})", where)
+        kind_node = found["kind"][1]
+        kind = nodes.scalar(kind_node)
+        if not isinstance(kind, str):
+            return self.problem(kind_node, "expected the name of a kind", f"{where}.kind")
+        if kind in KINDS.get(category, ()) and kind not in self.registry.kinds(category):
+            return self.problem(kind_node, f"{category} {kind!r} is not supported yet", f"{where}.kind", "unsupported")
+        try:
+            plugin = self.registry.get(category, kind)
+        except PluginError as error:
+            return self.problem(kind_node, str(error), f"{where}.kind")
+        values = self.given(node, "plugin", where, plugin.config, skip=("kind", "experimental"))
+        config = self.build(plugin.config, values, node, where)
+        return config if config is INVALID else Chosen(plugin, config)

@@ -1,0 +1,156 @@
+"""The configuration as values. Times are as written (milliseconds or seconds by the key's name)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from dtab import Dtab, Path, PathPattern
+from router.spi import Plugin, ProtocolPlugin
+
+
+def at_least(low: float) -> Callable[[Any, Any, Any], None]:
+    """A validator: the value is absent or not below ``low``."""
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+        if value is not None and value < low:
+            raise ValueError(f"must be {low:g} or more, not {value}")
+
+    return check
+
+
+def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    """A validator: a port."""
+    if value is not None and not 0 <= value <= 65535:
+        raise ValueError(f"a port is between 0 and 65535, not {value}")
+
+
+@attrs.frozen
+class Chosen:
+    """A plugin and its configuration."""
+
+    plugin: Plugin
+    config: Any
+
+
+@attrs.frozen
+class Admin:
+    """``admin``; its server comes with a later version."""
+
+    ip: str = "127.0.0.1"
+    port: int = attrs.field(default=9990, validator=port_number)
+    shutdown_grace_ms: int = attrs.field(default=10000, validator=at_least(0))
+
+
+@attrs.frozen
+class Usage:
+    """``usage``: accepted. Nothing is ever reported to anybody."""
+
+    org_id: str | None = None
+    enabled: bool = True
+
+
+@attrs.frozen
+class BindingCache:
+    """``bindingCache``. ``trees`` and ``bounds`` are accepted; entries hold theirs."""
+
+    paths: int = attrs.field(default=1000, validator=at_least(1))
+    trees: int = attrs.field(default=1000, validator=at_least(1))
+    bounds: int = attrs.field(default=1000, validator=at_least(1))
+    clients: int = attrs.field(default=1000, validator=at_least(1))
+    idle_ttl_secs: float = attrs.field(default=600, validator=at_least(0))
+
+
+@attrs.frozen
+class ServerBase:
+    """Keys of ``servers`` in every protocol."""
+
+    port: int | None = attrs.field(default=None, validator=port_number)
+    ip: str = "127.0.0.1"
+    max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
+
+
+@attrs.frozen
+class Server:
+    """One listener."""
+
+    base: ServerBase
+    protocol: Any
+    line: int
+
+    @property
+    def port(self) -> int:
+        """The port; set when the file was read."""
+        assert self.base.port is not None
+        return self.base.port
+
+
+@attrs.frozen
+class ServiceBase:
+    """Keys of ``service``."""
+
+    total_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    response_classifier: Any = attrs.field(default=None, metadata={"plugin": "classifier"})
+
+
+@attrs.frozen
+class ClientBase:
+    """Keys of ``client``. ``protocol`` is waypost's own: what is spoken to the endpoints, by default the router's."""
+
+    load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
+    request_attempt_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    protocol: str | None = None
+
+
+@attrs.frozen
+class Scoped:
+    """``service`` or ``client``: what applies to names by prefix, in order."""
+
+    configs: tuple[tuple[PathPattern, dict[str, Any]], ...] = ()
+
+
+@attrs.frozen
+class RouterBase:
+    """Keys of ``routers`` in every protocol."""
+
+    protocol: str
+    label: str | None = None
+    dtab: Dtab = attrs.field(factory=Dtab)
+    dst_prefix: Path = attrs.field(factory=lambda: Path.of("svc"))
+    originator: bool = False
+    experimental: bool = False
+    binding_timeout_ms: int = attrs.field(default=10000, validator=at_least(1))
+    binding_cache: BindingCache = attrs.field(factory=BindingCache)
+    identifier: Any = attrs.field(default=None, metadata={"plugin": "identifier", "list": True})
+    interpreter: Any = attrs.field(default=None, metadata={"plugin": "interpreter"})
+    servers: Any = attrs.field(default=(), metadata={"own": "servers"})
+    service: Any = attrs.field(default=Scoped(), metadata={"own": "service"})
+    client: Any = attrs.field(default=Scoped(), metadata={"own": "client"})
+
+
+@attrs.frozen
+class Router:
+    """One router, complete."""
+
+    base: RouterBase
+    protocol: ProtocolPlugin
+    own: Any
+    servers: tuple[Server, ...]
+    line: int
+    column: int
+
+    @property
+    def label(self) -> str:
+        """The label, by default the protocol's name."""
+        return self.base.label or self.base.protocol
+
+
+@attrs.frozen
+class Config:
+    """The whole file."""
+
+    routers: tuple[Router, ...]
+    namers: tuple[Chosen, ...]
+    admin: Admin
