@@ -21,11 +21,11 @@ from protocols.wire.poller import Poller
 from router.model.body import Chunk
 from router.model.timers import Timer, Timers
 
-READ_SIZE = 65536
+READ_SIZE = 262144
 HIGH = 262144
 LOW = 65536
 LINGER = 1.0
-_JOIN_BELOW = 65536
+_JOIN_BELOW = 16384
 _IOV = 512
 
 

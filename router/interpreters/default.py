@@ -61,9 +61,11 @@ class Interpreter:
         node = Computed(lambda track: Ok(explain(self._delegator.evaluation(table, track, answers), path)))
         states: list[State[Node]] = []
         node.observe(states.append).close()
-        if isinstance(states[0], Ok):
-            return states[0].value
-        raise states[0].error if isinstance(states[0], Failed) else AssertionError("an explanation is never pending")
+        state = states[0]
+        if isinstance(state, Failed):
+            raise state.error
+        assert isinstance(state, Ok)
+        return state.value
 
 
 def make(config: Config, context: InterpreterContext) -> Interpreter:

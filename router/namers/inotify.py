@@ -50,7 +50,10 @@ class Inotify:
         self._libc.inotify_rm_watch(self.fd, watch)
 
     def read(self) -> list[Event]:
-        """The events that are there; one read, so that a flood leaves others their turn."""
+        """The events that are there; one read, so that a flood leaves others their turn. None when it is closed, as it
+        may be by the time that a task which waited for events gets its turn."""
+        if self.fd < 0:
+            return []
         try:
             data = os.read(self.fd, _READ)
         except BlockingIOError:
