@@ -77,9 +77,9 @@ class Timers:
 
     def expire(self) -> None:
         """Run what is due. Called by :meth:`run`; tests with a clock of their own call it themselves."""
-        limit = int(self.now() / TICK)
+        now = self.now()
         heap = self._heap
-        while heap and heap[0] <= limit:
+        while heap and heap[0] * TICK <= now:  # the same product as in _next, or rounding would make it wait for ever
             bucket = self._buckets.pop(heapq.heappop(heap))
             while bucket:
                 self._fire(bucket.pop(next(iter(bucket))))
