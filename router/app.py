@@ -68,25 +68,36 @@ async def running(config: Config, registry: Registry) -> AsyncIterator[Worker]:
     """Routers that serve while the block runs. Raises OSError when a port cannot be had."""
     from protocols.wire.poller import Poller
 
-    async with trio.open_nursery() as nursery:
-        host = Host(nursery, trio.lowlevel.current_clock().current_time)
-        poller = Poller(host.crashed)
-        worker = Worker(host, poller, Metrics())
-        try:
-            nursery.start_soon(poller.run)
-            nursery.start_soon(host.timers.run)
-            system, namers = make_namers(config, host, worker.metrics)
-            for router in config.routers:
-                _Assembly(worker, registry, router).start(InterpreterContext(router.base.dtab, system, namers))
-            gc.collect()
-            gc.freeze()
-            yield worker
-        finally:
-            for core in worker.routers.values():
-                core.close()
-            nursery.cancel_scope.cancel()
+    poller: Poller | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            host = Host(nursery, trio.lowlevel.current_clock().current_time)
+            poller = Poller(host.crashed)
+            worker = Worker(host, poller, Metrics())
+            try:
+                _start(worker, config, registry)
+                yield worker
+            finally:
+                for core in worker.routers.values():
+                    core.close()
+                poller.abort_all()
+                nursery.cancel_scope.cancel()
+    finally:
+        gc.unfreeze()
+        if poller is not None:
             poller.close()
-            gc.unfreeze()
+
+
+def _start(worker: Worker, config: Config, registry: Registry) -> None:
+    """Everything that serves; what lives as long as the worker is no business of the garbage collector any more."""
+    host = worker.host
+    host.nursery.start_soon(worker.poller.run)
+    host.nursery.start_soon(host.timers.run)
+    system, namers = make_namers(config, host, worker.metrics)
+    for router in config.routers:
+        _Assembly(worker, registry, router).start(InterpreterContext(router.base.dtab, system, namers))
+    gc.collect()
+    gc.freeze()
 
 
 def make_namers(config: Config, host: Host, metrics: Metrics) -> tuple[SystemNamers, list[tuple[Path, Any]]]:

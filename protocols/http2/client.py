@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from protocols.http2 import frames
-from protocols.http2.blocks import Block
+from protocols.http2.codec import Block
 from protocols.http2.connection import Http2Connection, Settings
 from protocols.http2.frames import ConnectionFault
 from protocols.http2.stream import Stream
@@ -183,7 +183,7 @@ class Http2Session(Http2Connection):
 
     def on_goaway(self, last: int, code: int, why: bytes) -> None:
         """Streams above ``last`` were not processed, whatever the code: they can be sent again elsewhere (§6.8)."""
-        self.draining = True
+        self.draining = self.finishing = True
         text = f"refused by GOAWAY {code:#x} {why.decode('ascii', 'replace')}".rstrip()
         for stream in [stream for stream in self.streams.values() if stream.id > last]:
             stream.was_reset(Failure(Kind.RESET, text, Blame.UPSTREAM, code=ErrorCodes.REFUSED_STREAM, retryable=True))
@@ -192,7 +192,7 @@ class Http2Session(Http2Connection):
 
     def drain(self) -> None:
         """Take no new exchanges; close with the last one."""
-        self.draining = True
+        self.draining = self.finishing = True
         self.changed(self)
         self.close_if_done()
 
@@ -204,7 +204,7 @@ class Http2Session(Http2Connection):
         self.lost("closed")
 
     def close_if_done(self) -> None:
-        if self.draining and not self.streams and not self.closed:
+        if self.finishing and not self.streams and not self.closed:
             self.closed = True
             self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "drain"))
             self.wire.close()

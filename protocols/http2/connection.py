@@ -30,7 +30,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from protocols.http2 import frames
-from protocols.http2.blocks import Block, Decoder, Encoder, HeaderCodecError
+from protocols.http2.codec import Block, Decoder, Encoder, HeaderCodecError
 from protocols.http2.frames import ConnectionFault, StreamFault
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed
@@ -83,6 +83,7 @@ class Http2Connection:
         self.recv_window = settings.connection_window
         self.last_peer_id = 0
         self.draining = False
+        self.finishing = False  # nothing new can come: close with the last stream
         self.closed = False
         self.got_settings = False
         self._unacked = 0
@@ -463,7 +464,7 @@ class Http2Connection:
 
     def on_goaway(self, last: int, code: int, why: bytes) -> None:
         """The peer opens (server role) or accepts (client role) no further streams."""
-        self.draining = True
+        self.draining = self.finishing = True
         self.close_if_done()
 
     def drain(self) -> None:
@@ -474,12 +475,13 @@ class Http2Connection:
             self.wire.write(frames.ping(_DRAIN_PING, ack=False))
 
     def _drained_round_trip(self) -> None:
+        self.finishing = True
         self.wire.write(frames.goaway(self.last_peer_id, ErrorCodes.NO_ERROR, "drain"))
         self.close_if_done()
 
     def close_if_done(self) -> None:
-        """Close a draining connection that has no streams left."""
-        if self.draining and not self.streams and not self.closed:
+        """Close a connection that is finishing and has no streams left."""
+        if self.finishing and not self.streams and not self.closed:
             self.closed = True
             self.wire.close()
 
@@ -520,7 +522,7 @@ class Http2Connection:
 
     def on_stream_gone(self) -> None:
         """There is room for another stream."""
-        if self.draining:
+        if self.finishing:
             self.close_if_done()
 
     def remember_reset(self, stream_id: int) -> None:

@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from protocols.http2 import frames
-from protocols.http2.blocks import Block
+from protocols.http2.codec import Block
 from protocols.http2.connection import Http2Connection, Settings
 from protocols.http2.frames import ConnectionFault, StreamFault
 from protocols.http2.stream import Stream
@@ -211,7 +211,7 @@ class Http2ServerConnection(Http2Connection):
         self.context.host.timers.after(DRAIN_ROUND_TRIP, self._drain_anyway)
 
     def _drain_anyway(self, _: Any) -> None:
-        if not self.closed:
+        if not self.closed and not self.finishing:
             self._drained_round_trip()
 
     def lost(self, why: str) -> None:

@@ -6,7 +6,7 @@ as a whole. The result is kept on the block, which the codec shares among repeti
 
 from __future__ import annotations
 
-from protocols.http2.blocks import Block
+from protocols.http2.codec import Block
 from router.model.headers import Field, Fields, RequestHead, ResponseHead
 
 # Connection-specific fields, meaningless and therefore forbidden here (§8.2.2).

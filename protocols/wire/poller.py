@@ -120,9 +120,13 @@ class Poller:
         self._crashed(error)
         handler.abort()
 
-    def close(self) -> None:
-        """Abort what is still registered and give the descriptors back."""
+    def abort_all(self) -> None:
+        """Abort everything that is registered."""
         for handler in list(self._handlers.values()):
             handler.abort()
+
+    def close(self) -> None:
+        """Give the descriptors back; only after :meth:`run` has ended."""
+        self.abort_all()
         self._epoll.close()
         os.close(self._kick)

@@ -46,14 +46,15 @@ def _whole(read: Callable[[RequestHead], bytes | None], header: str, prefix: Pat
 
 def _first(read: Callable[[RequestHead], bytes | None], header: str, count: int, prefix: Path) -> Identifier:
     short = f"{header} must have at least {count} segment(s)"
-    names: Names[bytes, Path] = Names(lambda used: Path((*prefix, *used[1:].split(b"/"))))
+    named: Names[bytes, Path] = Names(lambda used: Path((*prefix, *used[1:].split(b"/"))))
 
-    def identify(head: RequestHead) -> Path | str:
-        target = read(head) or b""
+    def name(target: bytes) -> Path | str:
         end = segments_end(target, count)
-        return names[target[:end]] if end >= 0 else short
+        return named[target[:end]] if end >= 0 else short
 
-    return identify
+    # By the whole value too, since gRPC has few of them; where it has many, this table is cleared and the other is not.
+    names = Names(name)
+    return lambda head: names[read(head) or b""]
 
 
 PLUGIN = Plugin("io.l5d.header.path", Config, make)

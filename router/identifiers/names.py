@@ -85,16 +85,19 @@ def segments_end(target: bytes, count: int) -> int:
 
     A query (``?``) ends the path.
     """
-    query = target.find(b"?")
-    stop = len(target) if query < 0 else query
+    if not target.startswith(b"/"):
+        return -1
+    stop = target.find(b"?")
+    if stop < 0:
+        stop = len(target)
     at = 0
     for _ in range(count):
-        if target[at : at + 1] != b"/":
+        if at >= stop:
             return -1
         end = target.find(b"/", at + 1, stop)
         if end < 0:
             end = stop
-        if end <= at + 1:
+        if end == at + 1:
             return -1
         at = end
     return at

@@ -36,9 +36,7 @@ GRPC = [grpc.DEFAULT, grpc.NEVER_RETRYABLE]
 
 
 @pytest.mark.parametrize("plugin", BY_STATUS)
-@pytest.mark.parametrize(
-    ("status", "success"), [(200, True), (404, True), (499, True), (500, False), (599, False)]
-)
+@pytest.mark.parametrize(("status", "success"), [(200, True), (404, True), (499, True), (500, False), (599, False)])
 def test_5xx_is_a_failure(plugin, status, success):
     assert classify(plugin, exchange(status)) is success
 

@@ -1,0 +1,1 @@
+"""What tests share: backends, clients, fakes."""
