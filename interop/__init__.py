@@ -1,0 +1,1 @@
+"""Suites that check waypost against programs of other projects: see README.md."""

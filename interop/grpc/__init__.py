@@ -1,0 +1,1 @@
+"""The standard gRPC interop cases, client x server x case, through the router."""
