@@ -1,4 +1,4 @@
-"""Header blocks (HPACK, RFC 7541), built for repetition.
+"""Header blocks (HPACK, RFC 7541), built for repetition: both directions in one file, as they share memos and rules.
 
 Theory of operation
 
@@ -24,7 +24,7 @@ generations, none of them above ``MEMO_LENGTH`` bytes. Neither direction may be 
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from protocols.http2.huffman import HuffmanError, huffman_decode
 from protocols.http2.tables import (
@@ -173,7 +173,7 @@ class Decoder:
 
     def _decode(self, data: bytes) -> Block:
         """The loop over the fields; what is frequent is written out here. IndexError: see :meth:`decode`."""
-        fields: list[Field] = []
+        fields: list[Any] = []  # see Sensitive
         table = self._table
         values = self._values.young
         at = self._updates(data)
@@ -215,15 +215,16 @@ class Decoder:
                     value = self._value(raw, 1)
             at = stop
             field = (name, value)
+            if 0x10 <= first < 0x20:
+                fields.append(Sensitive(field))
+                continue
+            fields.append(field)
             if first >= 0x40:
                 self._insert(field)
                 changed = True
-            elif first >= 0x10:
-                field = Sensitive(field)
-            fields.append(field)
         return self._finish(data, fields, changed)
 
-    def _finish(self, data: bytes, fields: list[Field], changed: bool) -> Block:
+    def _finish(self, data: bytes, fields: list[Any], changed: bool) -> Block:
         count = len(fields)
         fits = count
         if count > self.max_fields or count * self._widest + 2 * len(data) > self.max_list_size:
@@ -390,12 +391,13 @@ class Encoder:
 
     def _encode(self, fields: Fields) -> bytes:
         out: list[bytes] = []
-        for field in fields:
+        pairs: tuple[Any, ...] = fields  # see Sensitive
+        for field in pairs:
             code = self._pairs.get(field)
             out.append(self._other(field) if code is None else code)
         return b"".join(out)
 
-    def _other(self, field: Field) -> bytes:
+    def _other(self, field: Any) -> bytes:
         """A pair whose code is not at hand."""
         name, value = field
         if type(field) is Sensitive:

@@ -30,7 +30,10 @@ class HeaderCodecError(Exception):
 
 
 class Sensitive(tuple[bytes, bytes]):
-    """A pair that must stay out of every table; equal to nothing but itself, hence never found in a memo."""
+    """A pair that must stay out of every table; equal to nothing but itself, hence never found in a memo.
+
+    Where a field may be one, code handles it as ``Any``: mypyc takes a typed pair apart and would lose the class.
+    """
 
     __slots__ = ()
     __hash__ = object.__hash__
