@@ -68,7 +68,7 @@ def tool(name: str) -> str:
 
 
 def built(name: str, inputs: Iterable[Path], make: Callable[[Path], None], *, made_by: str = "") -> Path:
-    """The folder that `make(folder)` fills, made once for each `inputs` (by content) and `made_by`; raises what `make` raises."""
+    """The folder that `make(folder)` fills, made once for each content of `inputs` and `made_by`; raises what `make` does."""
     digest = hashlib.sha256(made_by.encode())
     for path in inputs:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

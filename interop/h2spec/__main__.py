@@ -89,7 +89,7 @@ def run(program: Path, target: Target, *, strict: bool) -> list[Case]:
     report = support.log_file("h2spec").with_suffix(".xml")
     report.unlink(missing_ok=True)
     where = ["--host", target.host, "--port", str(target.port), "--path", target.path]
-    options = ["--timeout", str(TIMEOUT), "--junit-report", report, *(["--strict"] if strict else [])]
+    options = ["--timeout", str(TIMEOUT), "--junit-report", str(report), *(["--strict"] if strict else [])]
     done = support.run("h2spec", [program, *where, *options], limit=LIMIT)
     if done.code is None or not report.exists():
         raise Unfinished(f"h2spec: {done.verdict}\n{done.tail}")

@@ -2,11 +2,14 @@
 
 Theory of operation
 
-1. :meth:`Parser.feed` keeps what is not complete and acts on the rest. Where the bytes are cut makes no difference.
+1. :meth:`Parser.feed` keeps what is not complete and acts on the rest. Where the bytes are cut makes no difference: what is
+   refused while incomplete would be refused when complete.
 2. After the end of a message a parser stops until :meth:`Parser.resume`: pipelined requests wait in its buffer. Whoever feeds
-   it stops reading meanwhile, so that the buffer is bounded by the limits and one read.
+   it stops reading meanwhile, so that the buffer is bounded by the limits and one read. ``resume`` may be called from an event:
+   the loop that is under way goes on, so that many pipelined messages do not nest.
 3. A head that is byte for byte the one before gives the same head object: keep-alive clients repeat themselves.
 4. Bounds: ``Limits``; heads are refused as soon as they exceed them, complete or not.
+5. Steps move ``_at`` through the buffer and never copy what follows: a read full of tiny chunks costs linear time.
 """
 
 from __future__ import annotations
@@ -22,6 +25,11 @@ from router.model.headers import Fields, RequestHead, ResponseHead
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 MAX_INFORMATIONAL = 32
 IDLE, LENGTH, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS, UNTIL_EOF, DONE = range(8)
+
+
+def _bare_lf(buffer: bytes, at: int) -> bool:
+    """Whether a line after ``at`` ends in LF alone. Counting is fast; heads may come byte by byte."""
+    return buffer.count(b"\n", at) != buffer.count(b"\r\n", at)
 
 
 @attrs.frozen
@@ -55,31 +63,45 @@ class Parser:
         self.state = IDLE
         self.keep_alive = True
         self._buffer = b""
+        self._at = 0
         self._left = 0
+        self._running = False
+        self._skipped = False
 
     def feed(self, data: bytes) -> None:
         """Act on ``data``. Raises :class:`ProtocolFault`."""
-        self._buffer = self._buffer + data if self._buffer else data
-        while self._buffer and self.state != DONE and self._advance():
-            pass
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
+        self._run()
+
+    def _run(self) -> None:
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._at < len(self._buffer) and self.state != DONE and self._advance():
+                pass
+        finally:
+            self._running = False
+        if self._at == len(self._buffer):
+            self._buffer, self._at = b"", 0
 
     @property
     def buffered(self) -> int:
         """Bytes that wait."""
-        return len(self._buffer)
+        return len(self._buffer) - self._at
 
     def resume(self) -> None:
         """Go on with the next message."""
         if self.state == DONE:
             self.state = IDLE
-            if self._buffer:
-                self.feed(b"")
+            self._run()
 
     def eof(self) -> None:
         """The peer will send nothing more. Raises :class:`ProtocolFault` where that truncates a message."""
         if self.state == UNTIL_EOF:
             self._end(())
-        elif self.state not in (IDLE, DONE) or (self.state == IDLE and self._buffer):
+        elif self.state not in (IDLE, DONE) or (self.state == IDLE and self.buffered):
             raise ProtocolFault(self.fault, "the connection ended within a message")
 
     # -- steps ----------------------------------------------------------------------------------------------
@@ -97,34 +119,42 @@ class Parser:
             return self._chunk_end()
         if state == TRAILERS:
             return self._trailers()
-        data, self._buffer = self._buffer, b""
+        data = self._buffer[self._at :]
+        self._at = len(self._buffer)
         self.events.on_body(data)
         return False
 
     def _head(self) -> bool:
-        buffer = self._buffer
-        if buffer[:2] == b"\r\n":
-            self._buffer = buffer = buffer[2:]
-            if buffer[:2] == b"\r\n":
-                raise ProtocolFault(self.fault, "empty lines before a message")
-        limits = self.limits
-        end = buffer.find(b"\r\n\r\n", 0, limits.line + limits.headers + 8)
-        self._check_head(buffer, end)
+        buffer, limits = self._buffer, self.limits
+        if buffer.startswith(b"\r\n", self._at):
+            self._skip_line()
+        at = self._at
+        end = buffer.find(b"\r\n\r\n", at, at + limits.line + limits.headers + 4)
+        self._check_head(at, end)
         if end < 0:
             return False
-        self._buffer = buffer[end + 4 :]
-        self.on_head(buffer[:end])
+        self._at = end + 4
+        self._skipped = False
+        self.on_head(buffer[at:end])
         return True
 
-    def _check_head(self, buffer: bytes, end: int) -> None:
-        limits = self.limits
-        line = buffer.find(b"\r\n", 0, limits.line + 2)
-        if line < 0 and len(buffer) > limits.line:
-            raise ProtocolFault(414 if self.fault == 400 else self.fault, f"first line longer than {limits.line} bytes")
-        size = (end if end >= 0 else len(buffer)) - max(line, 0)
-        if size > limits.headers:
+    def _skip_line(self) -> None:
+        """One empty line in front of a message is forgiven (RFC 9112 §2.2)."""
+        if self._skipped:
+            raise ProtocolFault(self.fault, "empty lines before a message")
+        self._skipped = True
+        self._at += 2
+
+    def _check_head(self, at: int, end: int) -> None:
+        """Limits of a head that ends at ``end``, or is not complete (-1): then its last three bytes may belong to its end."""
+        buffer, limits = self._buffer, self.limits
+        line = buffer.find(b"\r\n", at, at + limits.line + 2)
+        if line < 0:
+            if len(buffer) - at >= limits.line + 2:
+                raise ProtocolFault(414 if self.fault == 400 else self.fault, f"first line longer than {limits.line} bytes")
+        elif (end if end >= 0 else len(buffer) - 3) - line > limits.headers:
             raise ProtocolFault(431 if self.fault == 400 else self.fault, f"headers longer than {limits.headers} bytes")
-        if end < 0 and b"\n" in buffer and re.search(rb"(?<!\r)\n", buffer):
+        if end < 0 and _bare_lf(buffer, at):
             raise ProtocolFault(self.fault, "a line that does not end in CRLF")
 
     def on_head(self, data: bytes) -> None:
@@ -145,55 +175,59 @@ class Parser:
             self.state = DONE
 
     def _counted(self) -> bool:
-        buffer = self._buffer
-        data = buffer[: self._left]
-        self._buffer = buffer[len(data) :]
+        at = self._at
+        data = self._buffer[at : at + self._left]
+        self._at = at + len(data)
         self._left -= len(data)
         ended = not self._left
         chunked = self.state == CHUNK_DATA
-        if ended:
-            self.state = CHUNK_END if chunked else self.state
+        if ended and chunked:
+            self.state = CHUNK_END
         self.events.on_body(data)
         if ended and not chunked:
             self._end(())
         return True
 
     def _chunk_line(self) -> bool:
-        end = self._buffer.find(b"\r\n", 0, self.limits.chunk_line + 2)
+        buffer, at, limit = self._buffer, self._at, self.limits.chunk_line
+        end = buffer.find(b"\r\n", at, at + limit + 2)
         if end < 0:
-            if len(self._buffer) > self.limits.chunk_line or b"\n" in self._buffer:
+            if len(buffer) - at >= limit + 2 or _bare_lf(buffer, at):
                 raise ProtocolFault(self.fault, "malformed chunk size")
             return False
-        match = _chunk_line(self._buffer[:end])
+        match = _chunk_line(buffer, at, end)
         if match is None:
             raise ProtocolFault(self.fault, "malformed chunk size")
-        self._buffer = self._buffer[end + 2 :]
+        self._at = end + 2
         self._left = int(match[1], 16)
         self.state = CHUNK_DATA if self._left else TRAILERS
         return True
 
     def _chunk_end(self) -> bool:
-        if len(self._buffer) < 2 and self._buffer == b"\r"[: len(self._buffer)]:
-            return False
-        if self._buffer[:2] != b"\r\n":
+        buffer, at = self._buffer, self._at
+        if buffer.startswith(b"\r\n", at):
+            self._at = at + 2
+            self.state = CHUNK_LINE
+            return True
+        if buffer[at:] != b"\r":
             raise ProtocolFault(self.fault, "a chunk that is longer than its size")
-        self._buffer = self._buffer[2:]
-        self.state = CHUNK_LINE
-        return True
+        return False
 
     def _trailers(self) -> bool:
-        if self._buffer[:2] == b"\r\n":
-            self._buffer = self._buffer[2:]
+        buffer, at, limit = self._buffer, self._at, self.limits.trailers
+        if buffer.startswith(b"\r\n", at):
+            self._at = at + 2
             self._end(())
             return True
-        end = self._buffer.find(b"\r\n\r\n", 0, self.limits.trailers + 4)
+        end = buffer.find(b"\r\n\r\n", at, at + limit + 4)
         if end < 0:
-            if len(self._buffer) > self.limits.trailers:
-                raise ProtocolFault(431 if self.fault == 400 else self.fault, "trailers too long")
+            if len(buffer) - at >= limit + 4:
+                raise ProtocolFault(431 if self.fault == 400 else self.fault, f"trailers longer than {limit} bytes")
+            if _bare_lf(buffer, at):
+                raise ProtocolFault(self.fault, "a line that does not end in CRLF")
             return False
-        lines = self._buffer[:end].split(b"\r\n")
-        self._buffer = self._buffer[end + 4 :]
-        self._end(parse_trailers(lines, self.fault))
+        self._at = end + 4
+        self._end(parse_trailers(buffer[at:end].split(b"\r\n"), self.fault))
         return True
 
     def _end(self, trailers: Fields) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from router.model.failure import Failure, Kind
+from protocols.http1.rules import NO_TRAILERS, is_request_start
+from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -22,13 +23,19 @@ def _join(start: bytes, fields: Fields, extra: bytes) -> bytes:
 
 
 def request_head(head: RequestHead, extra: bytes) -> bytes:
-    """A request's head; ``extra`` are complete lines that frame the body. Cookies, split in HTTP/2, are joined."""
+    """A request's head; ``extra`` are complete lines that frame the body. Cookies, split in HTTP/2, are joined.
+
+    Raises :class:`Failure` for what HTTP/2 can carry and a request line cannot: white space, CONNECT without a path.
+    """
     rendered = head.rendered
     if rendered is not None and rendered[0] == extra:
         known: bytes = rendered[1]
         return known
+    start = b"%b %b" % (head.method, head.path)
+    if not is_request_start(start):
+        raise Failure(Kind.MALFORMED, "a method or path that cannot be sent over HTTP/1.1", Blame.CLIENT)
     fields = ((b"host", head.authority), *_one_cookie(head.fields))
-    data = _join(b"%b %b HTTP/1.1" % (head.method, head.path), fields, extra)
+    data = _join(start + b" HTTP/1.1", fields, extra)
     if head.shared:
         head.rendered = (extra, data)
     return data
@@ -61,7 +68,8 @@ def chunk_start(size: int) -> bytes:
 
 
 def last_chunk(trailers: Fields) -> bytes:
-    """The end of a chunked body, with trailers."""
+    """The end of a chunked body, with those trailers that may be there."""
+    trailers = tuple([field for field in trailers if field[0] not in NO_TRAILERS])
     if not trailers:
         return LAST_CHUNK
     return _join(b"0", trailers, b"")

@@ -1,30 +1,43 @@
 """What an HTTP/1.1 head must look like, stricter than the RFC where leniency smuggles requests.
 
 Refused: bare LF, folded lines, white space before the colon, control bytes, two spaces in the request line, a missing or
-second Host, Transfer-Encoding with Content-Length or in HTTP/1.0, codings other than ``chunked`` last, contradicting
-lengths. Accepted: any method that is a token; HTTP/1.2 and above, as 1.1.
+second Host, user information in an authority, Transfer-Encoding with Content-Length or in HTTP/1.0, every coding but
+``chunked`` alone (501: Transfer-Encoding ends at each hop, so that we cannot pass on what we cannot undo), contradicting
+lengths, a Connection that names Content-Length. Accepted: any method that is a token; HTTP/1.2 and above, as 1.1; equal
+lengths, repeated or listed. Every expression here takes linear time.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from router.model.headers import Field, Fields, RequestHead, ResponseHead
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _request_line = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])").fullmatch
 _status_line = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
-_field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*").fullmatch
+_token = re.compile(_TOKEN).fullmatch
+_field = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
+_IN_FIELDS = bytes([byte for byte in range(256) if (byte >= 32 and byte != 127) or byte == 9])
 _length = re.compile(rb"[0-9]{1,18}").fullmatch
-_authority = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]@]*").fullmatch
+_authority = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]*)(?::[0-9]*)?").fullmatch
+_start = re.compile(rb"(" + _TOKEN + rb") [\x21-\x7e]+").fullmatch
 MAX_FIELDS = 100
+# Names that need no check, being frequent, and those that decide about framing and destination.
+_COMMON = frozenset(
+    b"accept accept-encoding accept-language authorization cache-control connection content-length content-type cookie date "
+    b"etag expires forwarded host l5d-ctx-deadline l5d-ctx-trace l5d-dtab last-modified location origin pragma referer server "
+    b"set-cookie traceparent tracestate transfer-encoding user-agent vary via x-forwarded-for x-forwarded-proto x-request-id".split()
+)
+_DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
 # Fields that a trailer section must not have (RFC 9110 §6.5.1): framing, routing, authentication, content.
 NO_TRAILERS = frozenset(
     (
         b"transfer-encoding", b"content-length", b"host", b"trailer", b"te", b"connection", b"keep-alive", b"upgrade",
         b"proxy-connection", b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"content-encoding",
-        b"content-type", b"content-range", b"cache-control", b"expect", b"max-forwards", b"range",
+        b"content-type", b"content-range", b"cache-control", b"expect", b"max-forwards", b"range", b"www-authenticate",
+        b"proxy-authenticate",
     )
 )  # fmt: skip
 
@@ -52,13 +65,22 @@ def parse_fields(lines: list[bytes], fault: int) -> list[Field]:
     """Header lines to fields, names in lower case."""
     if len(lines) > MAX_FIELDS:
         raise ProtocolFault(431 if fault == 400 else fault, f"more than {MAX_FIELDS} header fields")
+    if b"".join(lines).translate(None, _IN_FIELDS):
+        _refuse(lines, fault)
     fields: list[Field] = []
     for line in lines:
-        match = _field(line)
-        if match is None:
-            raise ProtocolFault(fault, f"malformed header line {line[:64]!r}")
-        fields.append((match[1].lower(), match[2]))
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or (name not in _COMMON and not _token(name)):
+            _refuse(lines, fault)
+        fields.append((name, value.strip()))
     return fields
+
+
+def _refuse(lines: list[bytes], fault: int) -> NoReturn:
+    """Tell which line is malformed; the checks above are quicker and do not know."""
+    line = next(line for line in lines if not _field(line))
+    raise ProtocolFault(fault, f"malformed header line {line[:64]!r}")
 
 
 def parse_request(data: bytes) -> tuple[RequestHead, Framing]:
@@ -72,16 +94,18 @@ def parse_request(data: bytes) -> tuple[RequestHead, Framing]:
         raise ProtocolFault(505, "this port speaks HTTP/1.1")
     version = (1, min(int(minor), 1))
     fields = parse_fields(lines[1:], 400)
-    framing = _framing(fields, version, 400)
-    authority, path, rest = _target(method, target, fields, version)
-    length = framing.length if not framing.chunked and any(name == b"content-length" for name, _ in rest) else None
+    decisive = [field for field in fields if field[0] in _DECISIVE]
+    framing, length = _framing(decisive, version, 400)
+    authority, path = _target(method, target, [value for name, value in decisive if name == b"host"], version)
+    rest = [field for field in fields if field[0] not in (b"host", b"expect")]
+    if length is not None:
+        rest = _one_length(rest, length)
     head = RequestHead(method, b"http", authority, path, tuple(rest), length=length, version=version)
     return head, framing
 
 
-def _target(method: bytes, target: bytes, fields: list[Field], version: tuple[int, int]) -> tuple[bytes, bytes, list[Field]]:
-    """Authority, path, and the fields without those that end here (RFC 9112 §3.2)."""
-    hosts = [value for name, value in fields if name == b"host"]
+def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int, int]) -> tuple[bytes, bytes]:
+    """Authority and path (RFC 9112 §3.2)."""
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise ProtocolFault(400, "two Host fields" if hosts else "no Host field")
     authority = hosts[0] if hosts else b""
@@ -91,7 +115,12 @@ def _target(method: bytes, target: bytes, fields: list[Field], version: tuple[in
         rest = target.partition(b"://")[2]
         at = min([found for found in (rest.find(b"/"), rest.find(b"?")) if found >= 0], default=len(rest))
         authority, path = rest[:at], rest[at:]
-        path = path if path.startswith(b"/") else b"/" + path
+        if not authority:
+            raise ProtocolFault(400, f"request target without a host {target[:64]!r}")
+        if not path and method == b"OPTIONS":
+            path = b"*"  # RFC 9112 §3.2.4
+        elif path[:1] != b"/":
+            path = b"/" + path
     elif target == b"*" and method == b"OPTIONS":
         path = target
     elif method == b"CONNECT":
@@ -100,26 +129,24 @@ def _target(method: bytes, target: bytes, fields: list[Field], version: tuple[in
         raise ProtocolFault(400, f"malformed request target {target[:64]!r}")
     if not _authority(authority):
         raise ProtocolFault(400, f"malformed authority {authority[:64]!r}")
-    return authority, path, _merged(fields, (b"host", b"expect"))
+    return authority, path
 
 
-def _merged(fields: list[Field], dropped: tuple[bytes, ...]) -> list[Field]:
-    """Without ``dropped`` fields and repetitions of Content-Length, which are known to be equal."""
+def _one_length(fields: list[Field], length: int) -> list[Field]:
+    """With one Content-Length, written plainly, in place of those that were found to mean ``length``."""
     kept: list[Field] = []
-    lengths = 0
+    seen = False
     for field in fields:
-        if field[0] in dropped:
-            continue
-        if field[0] == b"content-length":
-            lengths += 1
-            if lengths > 1:
-                continue
-        kept.append(field)
+        if field[0] != b"content-length":
+            kept.append(field)
+        elif not seen:
+            kept.append((b"content-length", b"%d" % length))
+            seen = True
     return kept
 
 
-def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> Framing:
-    """How the body ends, by the fields (RFC 9112 §6)."""
+def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> tuple[Framing, int | None]:
+    """How the body ends, and the declared length, by the fields (RFC 9112 §6)."""
     lengths, codings, options, expects = [], [], [], False
     for name, value in fields:
         if name == b"content-length":
@@ -128,24 +155,41 @@ def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> Frami
             codings.append(value)
         elif name == b"connection":
             options.append(value.lower())
-        elif name == b"expect":
+        elif name == b"expect" and fault == 400 and version == (1, 1):
             if value.lower() != b"100-continue":
-                raise ProtocolFault(417 if fault == 400 else fault, "an expectation other than 100-continue")
+                raise ProtocolFault(417, "an expectation other than 100-continue")
             expects = True
-    named = {option.strip() for option in b",".join(options).split(b",")} if options else set()
-    keep_alive = b"close" not in named if version == (1, 1) else b"keep-alive" in named
+    named = _listed(options) if options else []
+    if b"content-length" in named:  # would be dropped on the way, and its message be read with another length
+        raise ProtocolFault(fault, "Connection names Content-Length")
+    keep_alive = b"close" not in named if version == (1, 1) else b"keep-alive" in named and b"close" not in named
+    if codings and (lengths or version == (1, 0)):
+        raise ProtocolFault(fault, "Transfer-Encoding with Content-Length or in HTTP/1.0")
     if codings:
-        if lengths or version == (1, 0):
-            raise ProtocolFault(fault, "Transfer-Encoding with Content-Length or in HTTP/1.0")
-        listed = [coding.strip().lower() for coding in b",".join(codings).split(b",")]
-        if listed[-1] != b"chunked" or listed.count(b"chunked") > 1:
-            raise ProtocolFault(fault, "a transfer coding that does not end in chunked")
-        return Framing(0, True, False, keep_alive, expects)
-    if not lengths:
-        return Framing(0, False, False, keep_alive, expects)
-    if any(not _length(value) for value in lengths) or len({int(value) for value in lengths}) > 1:
+        _check_codings(_listed(codings), fault)
+        return Framing(0, True, False, keep_alive, expects), None
+    length = _declared(_listed(lengths), fault) if lengths else None
+    return Framing(length or 0, False, False, keep_alive, expects), length
+
+
+def _listed(values: list[bytes]) -> list[bytes]:
+    """The elements of a field that is a list, empty ones included."""
+    return [element.strip(b" \t") for element in b",".join(values).split(b",")]
+
+
+def _check_codings(names: list[bytes], fault: int) -> None:
+    names = [name.lower() for name in names]
+    if names[-1] != b"chunked" or names.count(b"chunked") > 1:
+        raise ProtocolFault(fault, "a transfer coding that does not end in chunked")
+    if len(names) > 1:
+        raise ProtocolFault(501 if fault == 400 else fault, "a transfer coding other than chunked")
+
+
+def _declared(values: list[bytes], fault: int) -> int:
+    """The length that all of ``values`` mean (RFC 9110 §8.6)."""
+    if any(not _length(value) for value in values) or len({int(value) for value in values}) > 1:
         raise ProtocolFault(fault, "Content-Length is no number or contradicts itself")
-    return Framing(int(lengths[0]), False, False, keep_alive, expects)
+    return int(values[0])
 
 
 def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, Framing]:
@@ -156,13 +200,16 @@ def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, Framing]:
         raise ProtocolFault(502, f"malformed status line {lines[0][:64]!r}")
     status, version = int(match[3]), (1, min(int(match[2]), 1))
     fields = parse_fields(lines[1:], 502)
-    framing = _framing(fields, version, 502)
-    kept = tuple(_merged(fields, ()))
-    has_length = any(name == b"content-length" for name, _ in kept)
-    head = ResponseHead(status, kept, length=framing.length if has_length else None)
+    framing, length = _framing([field for field in fields if field[0] in _DECISIVE], version, 502)
+    if status < 200 or status == 204:
+        length = None  # these never have a length (RFC 9110 §8.6)
+        fields = [field for field in fields if field[0] != b"content-length"]
+    elif length is not None:
+        fields = _one_length(fields, length)
+    head = ResponseHead(status, tuple(fields), length=length)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         return head, Framing(0, False, False, framing.keep_alive)
-    if not framing.chunked and not has_length:
+    if not framing.chunked and length is None:
         return head, Framing(0, False, True, False)
     return head, framing
 
@@ -170,3 +217,8 @@ def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, Framing]:
 def parse_trailers(lines: list[bytes], fault: int) -> Fields:
     """A trailer section; fields that have no business there are dropped."""
     return tuple([field for field in parse_fields(lines, fault) if field[0] not in NO_TRAILERS])
+
+
+def is_request_start(start: bytes) -> bool:
+    """Whether ``start`` is a method, a space and a target that cannot be read as anything else."""
+    return _start(start) is not None

@@ -7,8 +7,9 @@ Theory of operation
 2. Above ``HIGH`` unsent bytes the connection is ``congested``: protocols stop accepting data for it (and so stop giving
    credit to where the data comes from). Below ``LOW`` the protocol's ``writable`` is called.
    The output is hence bounded by ``HIGH``, one turn's worth of reads, and the control frames that protocols bound.
-3. ``close`` sends what is left first, for at most ``LINGER`` seconds; ``abort`` does not wait. After the end the
-   protocol hears ``lost`` exactly once; that may be before the call returns that ended the connection.
+3. ``close`` sends what is left, shuts our half down and reads on, into nothing, until the peer closes its half, for at
+   most ``LINGER`` seconds in all: closing with unread bytes would make the kernel send a reset, which can overtake
+   what we said last (a GOAWAY, an answer). ``abort`` does not wait. After the end the protocol hears ``lost`` exactly once; that may be before the call returns that ended the connection.
 4. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
 """
 
@@ -91,7 +92,7 @@ class Connection:
             return
         if not out:
             if self._closing:
-                self._end("closed")
+                self._shut()
         elif self._want_write:
             self.congested = self.congested or self.unsent > HIGH
         else:
@@ -131,7 +132,7 @@ class Connection:
     def _after_send(self) -> None:
         unsent = self.unsent
         if unsent == 0 and self._closing:
-            self._end("closed")
+            self._shut()
             return
         if (unsent != 0) is not self._want_write:
             self._want_write = unsent != 0
@@ -190,10 +191,21 @@ class Connection:
         if self._closing or self.gone:
             return
         self._closing = True
+        self.resume()
         self._linger = self._timers.after(LINGER, self._lingered)
         if not self._marked:
             self._marked = True
             self._poller.dirty(self)
+
+    def _shut(self) -> None:
+        """Everything is sent: tell the peer, wait for its end."""
+        if self._want_write:
+            self._want_write = False
+            self._poller.interest(self._fd, read=True, write=False)
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._end("closed")
 
     def _lingered(self, _: object) -> None:
         self._end("closed with unsent bytes")

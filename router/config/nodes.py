@@ -12,6 +12,7 @@ from router.config.errors import Problem
 
 MAX_BYTES = 4 << 20
 MAX_NODES = 200_000
+MAX_DEPTH = 100
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+").fullmatch
@@ -25,7 +26,12 @@ def compose(text: str) -> tuple[Any, list[Problem]]:
     if len(text) > MAX_BYTES:
         return None, [Problem(f"the file is larger than {MAX_BYTES} bytes")]
     try:
+        deep = _too_deep(text)
+        if deep is not None:
+            return None, [Problem(f"nested more than {MAX_DEPTH} levels deep", deep.line + 1, deep.column + 1)]
         root = yaml.compose(text, Loader=_Loader)
+    except UnicodeEncodeError as error:
+        return None, [Problem(f"not Unicode text: {error.reason} at character {error.start}")]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
@@ -37,6 +43,19 @@ def compose(text: str) -> tuple[Any, list[Problem]]:
     if _count(root) > MAX_NODES:
         return None, [Problem("the file is too large once its aliases are expanded", 1, 1)]
     return root, []
+
+
+def _too_deep(text: str) -> Any:
+    """The mark where nesting exceeds MAX_DEPTH, or None. Composing recurses in C: deep nesting would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return event.start_mark
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def _count(root: Any) -> int:
@@ -89,7 +108,7 @@ def scalar(node: Any) -> Any:
         return None
     if text in _WORDS:
         return _WORDS[text]
-    if _INT(text):
+    if _INT(text) and len(text) <= 18:  # longer ones fit no key, and int() refuses thousands of digits
         return int(text)
     return float(text) if _FLOAT(text) else text
 

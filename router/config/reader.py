@@ -6,6 +6,7 @@ validators are run one by one so that each problem points at its own value.
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from typing import Any
@@ -36,6 +37,7 @@ class Reader:
         self.source = source
         self.registry = registry
         self.problems: list[Problem] = []
+        self._mappings: dict[int, dict[str, tuple[Any, Any]]] = {}
 
     def problem(self, node: Any, message: str, where: str, severity: str = "error") -> Any:
         """Note a problem; returns INVALID."""
@@ -46,7 +48,10 @@ class Reader:
     # -- mappings -------------------------------------------------------------------------------------------
 
     def mapping(self, node: Any, where: str) -> dict[str, tuple[Any, Any]] | None:
-        """Key to (key's node, value's node); duplicates and other nodes are problems."""
+        """Key to (key's node, value's node); duplicates and other nodes are problems, noted once however often asked."""
+        known = self._mappings.get(id(node))
+        if known is not None:
+            return known
         if not nodes.is_mapping(node):
             self.problem(node, f"expected a mapping, got {nodes.kind_of(nodes.scalar(node))}", where)
             return None
@@ -57,6 +62,7 @@ class Reader:
                 self.problem(key_node, f"duplicate key {key!r} (first at line {line})", where)
             else:
                 found[key] = (key_node, value)
+        self._mappings[id(node)] = found
         return found
 
     def given(
@@ -163,9 +169,9 @@ class Reader:
         value = nodes.scalar(node)
         if hint is float and type(value) is int:
             return float(value)
-        if hint is int and type(value) is float and value.is_integer():
+        if hint is int and type(value) is float and value.is_integer() and abs(value) < 1e18:
             return int(value)
-        if hint is Any or type(value) is hint:
+        if hint is Any or (type(value) is hint and value not in (math.inf, -math.inf)):
             return value
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
         shown = f"{value!r} ({nodes.kind_of(value)})" if not hasattr(value, "start_mark") else nodes.kind_of(value)

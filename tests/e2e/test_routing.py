@@ -340,5 +340,6 @@ async def test_drain_tells_twice_and_lets_the_exchange_under_way_finish(start: A
             await peers[0].answer(1, OK, b"late")
             frames = await read_frames(stream, lambda frame: False)
             assert b"".join(frame.data for frame in frames if isinstance(frame, DataFrame)) == b"late"
-        assert worker.servers[0].connections == 0
-        await stream.aclose()
+            await stream.aclose()
+            while worker.servers[0].connections:
+                await trio.testing.wait_all_tasks_blocked(0.002)
