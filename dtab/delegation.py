@@ -6,7 +6,9 @@ Theory of operation
    what the namers say. Its result is a tree of *steps*: a step is the look-up of one path at one depth, with a branch for
    each dentry that matched and, where that leaves nothing, the namers' answer.
 2. Steps are made on demand and shared: one per (path, depth). Binding follows alternatives only as far as it needs to;
-   explaining follows all of them. Work is bounded by ``MAX_STEPS`` steps, and depth by ``max_depth`` look-ups.
+   explaining follows all of them. Depth is bounded by ``max_depth`` look-ups, the number of steps by ``MAX_STEPS``, and their
+   work by ``MAX_WORK``, in which a dentry that is compared counts 1 and one that matches 10: since tables come in with
+   requests, one name must not take more than about a tenth of a second.
 3. Binding folds the steps (:meth:`Evaluation.bind`): look-ups raise the depth, an alternative that is negative gives way,
    one that is pending or failed does not; a union is what its usable branches make of it. Results are shared per
    (step, weight); the size of a tree counts shared parts as often as they occur, and is bounded by ``MAX_TREE``.
@@ -27,13 +29,14 @@ from dtab.errors import DelegationError
 from dtab.namer import Answer, Bound, Namer, SystemNamers
 from dtab.path import Path
 from dtab.table import Dentry, Dtab, rewrite
-from dtab.tree import NEG, Alt, Leaf, NameTree, Union, Weighted, simplify
+from dtab.tree import NEG, Alt, Leaf, NameTree, Union, Weighted, simplify, union_of
 
 MAX_DEPTH = 100
-MAX_STEPS = 10_000
+MAX_STEPS = 1_000
+MAX_WORK = 100_000
 MAX_TREE = 10_000
 MAX_ELEMENTS = 1_000
-MAX_FRAMES = 260
+MAX_FRAMES = 320
 
 BoundTree: TypeAlias = NameTree[Bound]
 
@@ -69,6 +72,7 @@ class Evaluation:
         self.max_depth = max_depth
         self._ask = ask
         self._steps: dict[tuple[Path, int], Step] = {}
+        self._work = 0
         self._sizes: dict[int, tuple[Any, int]] = {}
 
     def step(self, path: Path, depth: int) -> Step:
@@ -84,11 +88,14 @@ class Evaluation:
             raise DelegationError("max_depth", f"Max recursion level: {self.max_depth} reached in Namer lookup")
         if len(self._steps) >= MAX_STEPS:
             raise DelegationError("too_large", f"more than {MAX_STEPS} look-ups for one name")
+        if self._work > MAX_WORK:
+            raise DelegationError("too_large", "a name that takes too much work: too many dentries match, too often")
         if len(path) > MAX_ELEMENTS:
             raise DelegationError("too_large", f"a name of more than {MAX_ELEMENTS} elements")
 
     def _lookup(self, path: Path, depth: int) -> Step:
         branches = [(dentry, rewrite(dentry, path)) for dentry in self.dtab.matching(path)]
+        self._work += len(self.dtab) + 10 * len(branches)
         silent = not branches or (len(branches) == 1 and branches[0][1] == NEG)
         return Step(path, depth, branches, self._ask(path) if silent else None)
 
@@ -135,12 +142,14 @@ class Evaluation:
     def _bind_union(self, tree: Union[Any], depth: int, frames: int) -> State[BoundTree]:
         if not tree.branches:
             return Ok(NEG)
-        states = [(branch.weight, self._bind(branch.tree, depth, branch.weight, frames)) for branch in tree.branches]
+        states: list[tuple[float, State[BoundTree]]] = []
+        for branch in tree.branches:  # a loop, since a comprehension would be a frame more in a deep recursion
+            states.append((branch.weight, self._bind(branch.tree, depth, branch.weight, frames)))  # noqa: PERF401
         if len(states) == 1:
             return states[0][1]
-        usable = tuple([Weighted(weight, state.value) for weight, state in states if isinstance(state, Ok)])
+        usable = [Weighted(weight, state.value) for weight, state in states if isinstance(state, Ok)]
         if usable:
-            return self._sized(simplify(Union(usable)) if len(usable) > 1 else usable[0].tree)
+            return self._sized(union_of(usable) if len(usable) > 1 else usable[0].tree)
         for _, state in states:
             if isinstance(state, Failed):
                 return state

@@ -19,7 +19,7 @@ from dtab.path import Path
 from dtab.table import Dentry, Dtab
 from dtab.tree import EMPTY, FAIL, NEG, Alt, Leaf, NameTree, Union
 
-MAX_NODES = 10_000
+MAX_NODES = 1_000
 TOO_DEEP = "Max recursion level reached."
 _FAIL_PATH = Path.of("$", "fail")
 

@@ -108,15 +108,18 @@ def _read(text: str, start: str) -> Any:
     return value[0] if start == "start_prefix" and isinstance(value, tuple) and len(value) == 2 else value
 
 
+_parentheses = re.compile(r"[()]|#[^\n]*|/[0-9A-Za-z_:.#$%\-\\/*]*").finditer  # or what may hold one, or a "#"
+
+
 def _check_nesting(text: str) -> None:
-    """Parentheses occur nowhere but around trees and in comments, so that counting too many costs nothing."""
+    """Refuse what would nest the parser's recursive consumers too deeply."""
     if text.count("(") <= MAX_NESTING:
         return
     depth = 0
-    for at, char in enumerate(text):
-        depth += (char == "(") - (char == ")")
+    for found in _parentheses(text):
+        depth += (found[0] == "(") - (found[0] == ")")
         if depth > MAX_NESTING:
-            raise DtabSyntaxError(text, at, f"at most {MAX_NESTING} levels of parentheses", "one more")
+            raise DtabSyntaxError(text, found.start(), f"at most {MAX_NESTING} levels of parentheses", "one more")
 
 
 # What the parser would have accepted, in words; the first that applies is told.

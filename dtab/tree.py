@@ -106,8 +106,12 @@ def _simplify_alt(tree: Alt[T]) -> NameTree[T]:
 def _simplify_union(tree: Union[T]) -> NameTree[T]:
     if len(tree.branches) == 1:
         return simplify(tree.branches[0].tree)
-    simple = [Weighted(branch.weight, simplify(branch.tree)) for branch in tree.branches]
-    kept = [branch for branch in simple if not isinstance(branch.tree, Neg | Fail)]
+    return union_of([Weighted(branch.weight, simplify(branch.tree)) for branch in tree.branches])
+
+
+def union_of(branches: list[Weighted[T]]) -> NameTree[T]:
+    """The simplified union of two or more branches whose own trees are simplified already."""
+    kept = [branch for branch in branches if not isinstance(branch.tree, Neg | Fail)]
     if not kept:
         return NEG
     return kept[0].tree if len(kept) == 1 else Union(tuple(kept))

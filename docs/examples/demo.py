@@ -62,7 +62,7 @@ class Web(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         way = " -> ".join(self.headers.get(name, "?") for name in ROUTE)
         body = f"hello from the web service  [{way}]".encode()
         self.send_response(200)
@@ -187,7 +187,7 @@ def main() -> None:
         ]
         try:
             for command, _ in commands:
-                processes.append(subprocess.Popen(command, env={**os.environ, "GRPC_VERBOSITY": "ERROR"}))  # noqa: PERF401
+                processes.append(subprocess.Popen(command, env={**os.environ, "GRPC_VERBOSITY": "ERROR"}))
             for process, (_, port) in zip(processes, commands, strict=True):
                 wait_for(port, process)
             demonstrate(folder, grpc_port, http_port, v2)

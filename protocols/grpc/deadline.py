@@ -7,11 +7,12 @@ from typing import Any
 
 from protocols.grpc.timeout import parse_timeout, show_timeout
 from router.model.exchange import Exchange, deadline_failure
-from router.model.failure import Blame, Failure, Kind
+from router.model.failure import CANCEL, Blame, Failure, Kind
 from router.model.service import Service
 from router.model.stack import Module
 
 NAME = b"grpc-timeout"
+_SLACK = 0.002  # seconds that an endpoint's clock may be ahead of ours
 
 
 def deadline_in(params: Any, next_service: Service) -> Service:
@@ -48,7 +49,14 @@ def deadline_out(params: Any, next_service: Service) -> Service:
             fields.append((NAME, show_timeout(left)))
             exchange.request = head.with_fields(tuple(fields))
             exchange.request.shared = False
-        await next_service(exchange)
+        try:
+            await next_service(exchange)
+        except Failure as failure:
+            if failure.code == CANCEL and failure.blame is Blame.UPSTREAM and exchange.now() >= deadline - _SLACK:
+                # The endpoint's clock rang before ours (it was given less than there is, and our timers are no finer
+                # than a tick): cancelling is how servers say so, and the client must not take it for its own doing.
+                raise deadline_failure(exchange.deadline_cause, deadline - exchange.received_at) from failure
+            raise
 
     return grpc_deadline_out_service
 

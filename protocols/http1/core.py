@@ -70,7 +70,7 @@ class Parser:
 
     def feed(self, data: bytes) -> None:
         """Act on ``data``. Raises :class:`ProtocolFault`."""
-        self._buffer = self._buffer[self._at :] + data
+        self._buffer = self._buffer[self._at :] + data if self._buffer else data
         self._at = 0
         self._run()
 
@@ -95,7 +95,8 @@ class Parser:
         """Go on with the next message."""
         if self.state == DONE:
             self.state = IDLE
-            self._run()
+            if self._buffer:
+                self._run()
 
     def eof(self) -> None:
         """The peer will send nothing more. Raises :class:`ProtocolFault` where that truncates a message."""

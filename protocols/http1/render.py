@@ -14,9 +14,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def _join(start: bytes, fields: Fields, extra: bytes) -> bytes:
-    lines = [start]
-    lines += [b"%b: %b" % field for field in fields]
-    head = b"\r\n".join(lines)
+    head = b"\r\n".join([start, *map(b": ".join, fields)])
     if head.count(b"\r") != len(fields) or head.count(b"\n") != len(fields) or b"\0" in head:
         raise Failure(Kind.PROTOCOL, "a header value with a line break cannot be sent over HTTP/1.1")
     return head + b"\r\n" + extra + b"\r\n"

@@ -28,7 +28,7 @@ MAX_FIELDS = 100
 _COMMON = frozenset(
     b"accept accept-encoding accept-language authorization cache-control connection content-length content-type cookie date "
     b"etag expires forwarded host l5d-ctx-deadline l5d-ctx-trace l5d-dtab last-modified location origin pragma referer server "
-    b"set-cookie traceparent tracestate transfer-encoding user-agent vary via x-forwarded-for x-forwarded-proto x-request-id".split()
+    b"set-cookie traceparent tracestate transfer-encoding user-agent vary via x-forwarded-for x-request-id".split()
 )
 _DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
 # Fields that a trailer section must not have (RFC 9110 §6.5.1): framing, routing, authentication, content.
@@ -134,13 +134,16 @@ def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int
 
 def _one_length(fields: list[Field], length: int) -> list[Field]:
     """With one Content-Length, written plainly, in place of those that were found to mean ``length``."""
+    plain = (b"content-length", b"%d" % length)
+    if [field for field in fields if field[0] == b"content-length"] == [plain]:
+        return fields
     kept: list[Field] = []
     seen = False
     for field in fields:
         if field[0] != b"content-length":
             kept.append(field)
         elif not seen:
-            kept.append((b"content-length", b"%d" % length))
+            kept.append(plain)
             seen = True
     return kept
 
@@ -187,6 +190,8 @@ def _check_codings(names: list[bytes], fault: int) -> None:
 
 def _declared(values: list[bytes], fault: int) -> int:
     """The length that all of ``values`` mean (RFC 9110 §8.6)."""
+    if len(values) == 1 and _length(values[0]):
+        return int(values[0])
     if any(not _length(value) for value in values) or len({int(value) for value in values}) > 1:
         raise ProtocolFault(fault, "Content-Length is no number or contradicts itself")
     return int(values[0])

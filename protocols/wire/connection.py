@@ -9,7 +9,8 @@ Theory of operation
    The output is hence bounded by ``HIGH``, one turn's worth of reads, and the control frames that protocols bound.
 3. ``close`` sends what is left, shuts our half down and reads on, into nothing, until the peer closes its half, for at
    most ``LINGER`` seconds in all: closing with unread bytes would make the kernel send a reset, which can overtake
-   what we said last (a GOAWAY, an answer). ``abort`` does not wait. After the end the protocol hears ``lost`` exactly once; that may be before the call returns that ended the connection.
+   what we said last (a GOAWAY, an answer). ``abort`` does not wait. After the end the protocol hears ``lost`` exactly
+   once; that may be before the call returns that ended the connection.
 4. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
 """
 

@@ -1,7 +1,8 @@
 """The endpoints of one bound name, and the choice among them.
 
-Addresses come from the bound name's activity. Endpoints that survive a change keep their loads and connections; each
-change makes a new immutable picker. Exchanges that come before the first answer wait for it.
+Addresses come from the bound name's activity. Endpoints (host and port) that survive a change keep their loads and
+connections, also when their weight or metadata changes; each change makes a new immutable picker. Exchanges that come before
+the first answer wait for it: at most ``MAX_WAITERS`` of them, and no longer than the binding timeout.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.strand import Waiter
 from router.spi import MakePicker, Pick
+
+MAX_WAITERS = 10_000
 
 
 class EndpointTarget:
@@ -43,12 +46,14 @@ class Balancer:
         make_pool: Callable[[Endpoint], Pool],
         wrap: Callable[[Service], Service],
         metrics: Metrics,
+        timeout: float = 10.0,
     ) -> None:
         self._make_picker = make_picker
         self._make_pool = make_pool
         self._wrap = wrap
+        self._timeout = timeout
         self._known: Addr = AddrPending()
-        self._targets: dict[Endpoint, EndpointTarget] = {}
+        self._targets: dict[tuple[str, int], EndpointTarget] = {}
         self._pick: Pick = make_picker(())
         self._waiters: dict[int, Waiter[None]] = {}
         metrics.gauge("endpoints", lambda: len(self._targets))
@@ -65,7 +70,7 @@ class Balancer:
         """Pick an endpoint and let it conduct the exchange."""
         target = self._pick()
         if target is None:
-            await self._wait()
+            await self._wait(exchange)
             target = self._pick()
             if target is None:
                 raise self._no_endpoints()
@@ -77,16 +82,25 @@ class Balancer:
         finally:
             target.load -= 1
 
-    async def _wait(self) -> None:
+    async def _wait(self, exchange: Exchange) -> None:
         """Wait for the first answer of discovery."""
         if not isinstance(self._known, AddrPending):
             return
+        if len(self._waiters) >= MAX_WAITERS:
+            raise Failure(Kind.OVERLOADED, "too many requests wait for addresses", retryable=True, rejected=True)
         waiter: Waiter[None] = Waiter()
         self._waiters[id(waiter)] = waiter
+        timer = exchange.host.timers.after(self._timeout, self._expire, (waiter, exchange))
         try:
             await waiter
         finally:
+            timer.cancel()
             self._waiters.pop(id(waiter), None)
+
+    def _expire(self, waiting: tuple[Waiter[None], Exchange]) -> None:
+        waiter, exchange = waiting
+        why = f"Exceeded {self._timeout:g}.seconds binding timeout while resolving name: {exchange.path.show()}"
+        waiter.throw(Failure(Kind.BINDING_TIMEOUT, why, Blame.ROUTER, retryable=True))
 
     def _no_endpoints(self) -> Failure:
         known = self._known
@@ -109,15 +123,17 @@ class Balancer:
 
     def _update(self, endpoints: frozenset[Endpoint]) -> None:
         """Keep what survives, close what is gone, make a new picker."""
-        before = self._targets
-        ordered = sorted(endpoints, key=lambda endpoint: (endpoint.host, endpoint.port))
-        self._targets = {
-            endpoint: before.get(endpoint) or EndpointTarget(endpoint, self._make_pool(endpoint), self._wrap)
-            for endpoint in ordered
-        }
+        before, self._targets = self._targets, {}
+        for endpoint in sorted(endpoints, key=lambda endpoint: (endpoint.host, endpoint.port, endpoint.weight, endpoint.meta)):
+            key = (endpoint.host, endpoint.port)
+            target = before.get(key) or self._targets.get(key)
+            if target is None:
+                target = EndpointTarget(endpoint, self._make_pool(endpoint), self._wrap)
+            target.endpoint, target.weight = endpoint, endpoint.weight
+            self._targets[key] = target
         self._pick = self._make_picker(tuple(self._targets.values()))
-        for endpoint, target in before.items():
-            if endpoint not in self._targets:
+        for key, target in before.items():
+            if key not in self._targets:
                 target.available = False
                 target.pool.close()
 

@@ -1,8 +1,14 @@
-"""``p2c``: of two endpoints drawn at random, the one with fewer exchanges under way per weight."""
+"""``p2c``: of two endpoints drawn at random, the one with fewer exchanges under way per weight.
+
+Where weights differ they are also the odds of being drawn: otherwise idle endpoints, whose loads are all zero, would be
+picked alike whatever they weigh.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from random import random
 
 import attrs
@@ -26,6 +32,8 @@ def make(config: Config, context: None) -> MakePicker:
     """Pickers with ``config.max_effort``."""
 
     def make_picker(targets: Sequence[Target]) -> Pick:
+        if len({target.weight for target in targets}) > 1:
+            return _weighted(tuple(targets), config.max_effort)
         if len(targets) > 1:
             return _pairs(tuple(targets), config.max_effort)
         only = targets[0] if targets else None
@@ -42,6 +50,24 @@ def _pairs(targets: tuple[Target, ...], effort: int) -> Pick:
             first = int(random() * count)
             second = int(random() * (count - 1))
             a, b = targets[first], targets[second + (second >= first)]
+            best = a if a.load * b.weight <= b.load * a.weight else b
+            if best.available:
+                return best
+            best = b if best is a else a
+            if best.available:
+                return best
+        return best
+
+    return pick
+
+
+def _weighted(targets: tuple[Target, ...], effort: int) -> Pick:
+    bounds = list(accumulate(target.weight for target in targets))
+    total = bounds.pop()  # without the last bound a draw that rounds up to the total still finds a target
+
+    def pick() -> Target:
+        for _ in range(effort):
+            a, b = targets[bisect_right(bounds, random() * total)], targets[bisect_right(bounds, random() * total)]
             best = a if a.load * b.weight <= b.load * a.weight else b
             if best.available:
                 return best

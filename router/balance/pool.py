@@ -7,8 +7,10 @@ Theory of operation
 2. Otherwise the exchange queues, and connections are opened until there is one per ``per_connection`` waiters, at most
    ``max_connections`` in all. A peer that allows fewer streams than hoped for only makes the queue wait, or more
    connections open; it never makes an exchange fail.
-3. A connection that cannot be opened fails those who wait for it: all, if there is no other session, else one.
-4. Bounds: ``MAX_WAITERS`` in the queue (beyond it: OVERLOADED), ``CONNECT_TIMEOUT`` seconds for an attempt to connect.
+3. A connection that cannot be opened fails those who waited for it: with other sessions there one, else those beyond what
+   the connections still being opened will carry. A bug in a protocol's connect counts as such a failure, and is reported.
+4. A closed pool fails whoever comes.
+5. Bounds: ``MAX_WAITERS`` in the queue (beyond it: OVERLOADED), ``CONNECT_TIMEOUT`` seconds for an attempt to connect.
 """
 
 from __future__ import annotations
@@ -80,6 +82,8 @@ class Pool:
         return None
 
     async def _wait(self) -> Session:
+        if self._closed:
+            raise _removed()
         if len(self._waiters) >= MAX_WAITERS:
             raise Failure(Kind.OVERLOADED, "too many requests wait for a connection", retryable=True, rejected=True)
         waiter: Waiter[Session] = Waiter()
@@ -106,6 +110,9 @@ class Pool:
                 session = await self._connect(host, port)
         except (OSError, trio.TooSlowError, Failure) as problem:
             error = problem
+        except Exception as bug:  # noqa: BLE001 - it ends the exchanges that waited, not the worker
+            self._host.crashed(bug)
+            error = bug
         finally:
             self._connecting -= 1
         if session is None:
@@ -124,7 +131,8 @@ class Pool:
         host, port = self.address
         text = f"Unable to establish connection to {host}:{port}.\n{why}"
         waiters = list(self._waiters.values())
-        for waiter in waiters[:1] if self._sessions else waiters:
+        surplus = 1 if self._sessions else max(0, len(waiters) - self._connecting * self._per_connection)
+        for waiter in waiters[:surplus]:
             self._waiters.pop(id(waiter), None)
             waiter.throw(Failure(Kind.CONNECT, text, Blame.UPSTREAM, retryable=True))
         if self._waiters:
@@ -149,7 +157,7 @@ class Pool:
         for session in list(self._sessions):
             session.drain()
         for waiter in list(self._waiters.values()):
-            waiter.throw(Failure(Kind.NO_ENDPOINTS, "the endpoint was removed", Blame.UPSTREAM, retryable=True))
+            waiter.throw(_removed())
         self._waiters.clear()
 
     def abort(self) -> None:
@@ -157,3 +165,7 @@ class Pool:
         self._closed = True
         for session in list(self._sessions):
             session.close()
+
+
+def _removed() -> Failure:
+    return Failure(Kind.NO_ENDPOINTS, "the endpoint was removed", Blame.UPSTREAM, retryable=True)

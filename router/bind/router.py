@@ -285,7 +285,7 @@ class RouterCore:
             address = (endpoint.host, endpoint.port)
             return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
 
-        balancer = Balancer(bound.addr, configured.make_picker, make_pool, _same, metrics)
+        balancer = Balancer(bound.addr, configured.make_picker, make_pool, _same, metrics, self.settings.binding_timeout)
         client = self._clients[bound.id] = Client(balancer, configured, metrics)
         return client
 
@@ -301,7 +301,11 @@ class RouterCore:
         self._sweeper = self.host.timers.after(max(self.settings.idle_ttl / 2, 0.01), self._sweep)
 
     def _sweep(self, _: Any) -> None:
-        before = self.host.timers.now() - self.settings.idle_ttl
+        now = self.host.timers.now()
+        before = now - self.settings.idle_ttl
+        for entry in self._entries.values():
+            if entry.active:
+                entry.used = now  # idleness begins with the end of its last exchange, give or take half of idle_ttl
         for entry in [entry for entry in self._entries.values() if not entry.active and entry.used < before]:
             self._evict(entry)
         for path in [path for path, client in self._clients.items() if not client.refs and client.idle_since < before]:

@@ -30,11 +30,12 @@ class Problem:
     def render(self, name: str, source: str) -> str:
         """``name:line:column: severity: message`` with the line and a caret."""
         where = f"   [{self.where}]" if self.where else ""
-        head = f"{name}:{self.line}:{self.column}: {self.severity}: {self.message}{where}"
+        place = f"{name}:{self.line}:{self.column}" if self.line else name
+        head = f"{place}: {self.severity}: {self.message}{where}"
         lines = source.splitlines()
         if not 0 < self.line <= len(lines):
             return head
-        text = lines[self.line - 1].replace("\t", " ")
+        text = "".join([char if char.isprintable() else " " for char in lines[self.line - 1]])  # a tab is one column
         return f"{head}\n{self.line:6} | {text}\n       | {' ' * (self.column - 1)}^"
 
 

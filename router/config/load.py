@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -11,7 +12,7 @@ import attrs
 from dtab import Path, PathPattern
 from router.config import nodes
 from router.config.errors import Problem, did_you_mean
-from router.config.later import KINDS, NAMERD_KEYS
+from router.config.later import NAMERD_KEYS
 from router.config.plugins import PluginError, Registry
 from router.config.reader import INVALID, Reader
 from router.config.schema import (
@@ -46,7 +47,10 @@ class Loaded:
 def load_file(name: str, registry: Registry) -> Loaded:
     """Load a file; ``-`` is standard input. A file that cannot be read is a problem like others."""
     try:
-        data = sys.stdin.buffer.read() if name == "-" else FilePath(name).read_bytes()
+        with nullcontext(sys.stdin.buffer) if name == "-" else FilePath(name).open("rb") as file:
+            data = file.read(nodes.MAX_BYTES + 1)
+        if len(data) > nodes.MAX_BYTES:
+            return Loaded(name, "", None, (Problem(f"the file is larger than {nodes.MAX_BYTES} bytes"),))
         text = data.decode("utf-8-sig")
     except OSError as error:
         return Loaded(name, "", None, (Problem(f"cannot read the file: {error.strerror}"),))
@@ -57,6 +61,7 @@ def load_file(name: str, registry: Registry) -> Loaded:
 
 def load_text(text: str, name: str, registry: Registry) -> Loaded:
     """Load a text. Opens nothing."""
+    text = text.removeprefix("\ufeff")
     root, problems = nodes.compose(text)
     if root is None:
         return Loaded(name, text, None, tuple(problems))
@@ -117,14 +122,15 @@ class _Loader:
         if found is None:
             return INVALID
         protocol = self._protocol(found, node, where)
-        classes = [RouterBase] if protocol is None else [RouterBase, protocol.router_config]
-        level = "router"
-        values = reader.given(node, level, where, *classes)
+        reader.protocol = protocol.name if protocol is not None else ""
+        possible = self._all_protocols() if protocol is None else [protocol]
+        values = reader.given(node, "router", where, RouterBase, *[one.router_config for one in possible])
         base = reader.build(RouterBase, values, node, where)
-        if base is INVALID or protocol is None:
+        if protocol is None:
+            self._unknown_protocol(values or {}, possible, where)
             return INVALID
+        assert base is not INVALID  # the protocol is all that it requires
         own = reader.build(protocol.router_config, values, node, where)
-        self._check_identifiers(base, protocol, found, where)
         servers = self._servers(base.servers, protocol, node, where)
         base = attrs.evolve(
             base,
@@ -136,36 +142,37 @@ class _Loader:
         line, column = nodes.place(node)
         return Router(base, protocol, own, tuple(servers), line, column)
 
+    def _unknown_protocol(self, values: dict[str, Any], possible: list[ProtocolPlugin], where: str) -> None:
+        """Find what is wrong below a router whose protocol is not known, by the keys of all protocols."""
+        clients = [one.client_config for one in possible]
+        self._scoped(values.get("service", Scoped()), "service", f"{where}.service", ServiceBase)
+        self._scoped(values.get("client", Scoped()), "client", f"{where}.client", ClientBase, *clients)
+        servers = values.get("servers")
+        for at, node in enumerate(nodes.items(servers) if nodes.is_sequence(servers) else []):
+            self.reader.given(node, "server", f"{where}.servers.{at}", ServerBase, *[one.server_config for one in possible])
+
     def _protocol(self, found: dict[str, tuple[Any, Any]], node: Any, where: str) -> ProtocolPlugin | None:
         if "protocol" not in found:
             return None
         value = found["protocol"][1]
         name = nodes.scalar(value)
-        if name in KINDS["protocol"]:
-            self.reader.problem(value, f"protocol {name!r} is not supported yet", f"{where}.protocol", "unsupported")
+        if not isinstance(name, str) or self.reader.found("protocol", name, value, f"{where}.protocol") is None:
             return None
-        try:
-            return self.registry.protocol(str(name))
-        except PluginError as error:
-            self.reader.problem(value, str(error), f"{where}.protocol")
-            return None
+        return self.registry.protocol(name)
 
-    def _check_identifiers(
-        self, base: RouterBase, protocol: ProtocolPlugin, found: dict[str, tuple[Any, Any]], where: str
-    ) -> None:
-        for chosen in base.identifier or []:
-            if chosen.plugin.protocols and protocol.name not in chosen.plugin.protocols:
-                text = f"identifier {chosen.plugin.kind!r} is not for {protocol.name} routers"
-                self.reader.problem(found["identifier"][1], text, f"{where}.identifier")
+    def _all_protocols(self) -> list[ProtocolPlugin]:
+        """Those that can be loaded; who names one of the others is told."""
+        protocols = []
+        for name in self.registry.kinds("protocol"):
+            try:
+                protocols.append(self.registry.protocol(name))
+            except PluginError:
+                continue
+        return protocols
 
     def _client_classes(self, protocol: ProtocolPlugin) -> list[type[Any]]:
         """Keys of the router's own client protocol, and of those that it can be told to use instead."""
-        classes = [protocol.client_config]
-        for name in self.registry.kinds("protocol"):
-            other = self.registry.protocol(name).client_config
-            if other not in classes:
-                classes.append(other)
-        return classes
+        return list(dict.fromkeys([protocol.client_config, *[other.client_config for other in self._all_protocols()]]))
 
     def _servers(self, node: Any, protocol: ProtocolPlugin, router: Any, where: str) -> list[Any]:
         reader = self.reader
@@ -194,7 +201,7 @@ class _Loader:
         assert base.port is not None
         line = nodes.place(node)[0]
         for ip, other in self._ports.setdefault(base.port, []) if base.port else []:
-            if ip == base.ip or "0.0.0.0" in (ip, base.ip):
+            if ip == base.ip or {"0.0.0.0", "::"} & {ip, base.ip}:
                 text = f"port {base.port} on {base.ip} is taken by the server at line {other}"
                 self.reader.problem(node, text, f"{where}.port")
                 return
@@ -216,7 +223,8 @@ class _Loader:
             return INVALID if values is None else Scoped(((PathPattern("/"), values),))
         if kind != "io.l5d.static":
             known = ["io.l5d.global", "io.l5d.static"]
-            text = f"unknown kind {kind!r}; there are {', '.join(known)}{did_you_mean(str(kind), known)}"
+            shown = repr(kind) if isinstance(kind, str) else nodes.kind_of(kind)
+            text = f"unknown kind {shown}; there are {', '.join(known)}{did_you_mean(str(kind), known)}"
             return reader.problem(found["kind"][1], text, f"{where}.kind")
         if "configs" not in found or not nodes.is_sequence(found["configs"][1]):
             return reader.problem(node, "io.l5d.static needs a list of 'configs'", where)

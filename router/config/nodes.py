@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
@@ -15,6 +16,10 @@ MAX_NODES = 200_000
 MAX_DEPTH = 100
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_BLANK: Any = re.compile(r"\s*").match
+_QUOTED_BLANK: Any = re.compile(r"(?:\s|\\(?:[nrt]|(?=\s)))*").match
+_PROPERTIES: Any = re.compile(r"(?:[&!]\S*\s+(?:#[^\r\n]*\s+)*)*").match  # an anchor, a tag, comments after them
 _INT = re.compile(r"[-+]?[0-9]+").fullmatch
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?").fullmatch
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -33,6 +38,10 @@ def compose(text: str) -> tuple[Any, list[Problem]]:
     except UnicodeEncodeError as error:
         return None, [Problem(f"not Unicode text: {error.reason} at character {error.start}")]
     except yaml.YAMLError as error:
+        if isinstance(error, yaml.reader.ReaderError):
+            before = text.partition(chr(error.character))[0]  # libyaml's position counts bytes
+            what = f"the character U+{error.character:04X} is not allowed"
+            return None, [Problem(f"not YAML: {what}", before.count("\n") + 1, len(before) - before.rfind("\n"))]
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         return None, [Problem(f"not YAML: {getattr(error, 'problem', None) or error}", line, column)]
@@ -123,20 +132,46 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
-def text_place(node: Any, source: str, line: int, column: int) -> tuple[int, int]:
-    """Where in the file line ``line``, column ``column`` of a scalar's text stands (both from 1).
+def text_places(node: Any, source: str) -> Callable[[int, int], tuple[int, int]]:
+    """A function from line and column of a scalar's text to line and column of the file (all from 1).
 
-    Exact for literal blocks and for one-line plain and quoted scalars; else the beginning of the scalar.
+    Folding, indentation and chomping change blanks and line ends only, so the other characters are paired with those of
+    the file in order. Where an escape defeats that, the answer is the scalar's beginning.
     """
-    start_line, start_column = place(node)
-    if node.style in ("|", ">"):
-        lines = source.splitlines()
-        at = start_line + line  # the block begins in the line after its indicator
-        if node.style == ">" or not 0 < at <= len(lines):
-            return start_line, start_column
-        first = lines[start_line] if start_line < len(lines) else ""
-        indent = len(first) - len(first.lstrip(" "))
-        return at, column + indent
-    if line == 1 and node.start_mark.line == node.end_mark.line:
-        return start_line, start_column + column - 1 + bool(node.style)
-    return start_line, start_column
+    text: str = node.value
+    offsets = [at for at, char in enumerate(text) if not char.isspace()]
+    origins = _origins(node, source, [text[at] for at in offsets])
+    rows = [0] + [at + 1 for at, char in enumerate(text) if char == "\n"]
+    starts = [0] + [found.end() for found in _BREAK.finditer(source)]
+
+    def find(line: int, column: int) -> tuple[int, int]:
+        if not origins:
+            return place(node)
+        nth = bisect_left(offsets, rows[line - 1] + column - 1)
+        at = origins[nth] if nth < len(origins) else origins[-1] + 1
+        row = bisect_right(starts, at)
+        return row, at - starts[row - 1] + 1
+
+    return find
+
+
+def _origins(node: Any, source: str, chars: list[str]) -> list[int]:
+    """Where in the file each of a scalar's visible characters stands; empty where they cannot be paired."""
+    style, end = node.style, node.end_mark.index
+    at = _PROPERTIES(source, node.start_mark.index).end()
+    if style in ("|", ">"):
+        found = _BREAK.search(source, at)
+        at = found.end() if found is not None else end
+    elif style:
+        at += 1
+    blank = _QUOTED_BLANK if style == '"' else _BLANK
+    origins = []
+    for char in chars:
+        at = blank(source, at).end()
+        origins.append(at)
+        escaped = source[at : at + 2] == "''" if style == "'" else style == '"' and source[at : at + 1] == "\\"
+        at += escaped
+        if at >= end or source[at] != char:
+            return []
+        at += 1
+    return origins

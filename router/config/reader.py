@@ -19,6 +19,7 @@ from router.config.errors import Problem, did_you_mean
 from router.config.later import KINDS, LATER, REMOVED
 from router.config.plugins import PluginError, Registry
 from router.config.schema import Chosen
+from router.spi import Plugin
 
 INVALID: Any = object()
 _ABBREVIATIONS = {"kb": "KB"}
@@ -31,11 +32,12 @@ def camel(name: str) -> str:
 
 
 class Reader:
-    """Reads nodes of one file; ``problems`` fills up on the way."""
+    """Reads nodes of one file; ``problems`` fills up on the way. ``protocol``: of the router being read, once known."""
 
     def __init__(self, source: str, registry: Registry) -> None:
         self.source = source
         self.registry = registry
+        self.protocol = ""
         self.problems: list[Problem] = []
         self._mappings: dict[int, dict[str, tuple[Any, Any]]] = {}
 
@@ -133,6 +135,9 @@ class Reader:
             made = self.plugin(category, node, where)
             return made if made is INVALID or not field.metadata.get("list") else [made]
         value = self.value(hint, node, where)
+        named = field.metadata.get("names")
+        if named is not None and isinstance(value, str):
+            return value if self.found(named, value, node, where) is not None else INVALID
         if value is INVALID or field.validator is None:
             return value
         try:
@@ -174,7 +179,8 @@ class Reader:
         if hint is Any or (type(value) is hint and value not in (math.inf, -math.inf)):
             return value
         wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        shown = f"{value!r} ({nodes.kind_of(value)})" if not hasattr(value, "start_mark") else nodes.kind_of(value)
+        bare = value is None or hasattr(value, "start_mark")
+        shown = nodes.kind_of(value) if bare else f"{value!r} ({nodes.kind_of(value)})"
         return self.problem(node, f"expected {wanted}, got {shown}", where)
 
     def _dtab(self, node: Any, where: str) -> Any:
@@ -186,12 +192,13 @@ class Reader:
         try:
             table = read_dtab(text)
         except DtabSyntaxError as error:
-            line, column = nodes.text_place(node, self.source, error.line, error.column)
+            line, column = nodes.text_places(node, self.source)(error.line, error.column)
             self.problems.append(Problem(f"dtab: {error.expected} expected but {error.found} found", line, column, where))
             return INVALID
         placed = []
+        find = nodes.text_places(node, self.source)
         for dentry in table:
-            line, column = nodes.text_place(node, self.source, dentry.line, dentry.column)
+            line, column = find(dentry.line, dentry.column)
             placed.append(attrs.evolve(dentry, line=line, column=column))
         return Dtab(tuple(placed))
 
@@ -202,11 +209,22 @@ class Reader:
         try:
             return read_path(text)
         except DtabSyntaxError as error:
-            line, column = nodes.text_place(node, self.source, error.line, error.column)
+            line, column = nodes.text_places(node, self.source)(error.line, error.column)
             self.problems.append(Problem(f"path: {error.expected} expected but {error.found} found", line, column, where))
             return INVALID
 
     # -- plugins --------------------------------------------------------------------------------------------
+
+    def found(self, category: str, kind: str, node: Any, where: str) -> Plugin | None:
+        """The plugin that ``node`` names; None after a problem."""
+        if kind in KINDS.get(category, ()) and kind not in self.registry.kinds(category):
+            self.problem(node, f"{category} {kind!r} is not supported yet", where, "unsupported")
+            return None
+        try:
+            return self.registry.get(category, kind)
+        except PluginError as error:
+            self.problem(node, str(error), where)
+            return None
 
     def plugin(self, category: str, node: Any, where: str) -> Any:
         """What a mapping with ``kind`` chooses."""
@@ -219,12 +237,12 @@ class Reader:
         kind = nodes.scalar(kind_node)
         if not isinstance(kind, str):
             return self.problem(kind_node, "expected the name of a kind", f"{where}.kind")
-        if kind in KINDS.get(category, ()) and kind not in self.registry.kinds(category):
-            return self.problem(kind_node, f"{category} {kind!r} is not supported yet", f"{where}.kind", "unsupported")
-        try:
-            plugin = self.registry.get(category, kind)
-        except PluginError as error:
-            return self.problem(kind_node, str(error), f"{where}.kind")
+        plugin = self.found(category, kind, kind_node, f"{where}.kind")
+        if plugin is None:
+            return INVALID
+        if self.protocol and plugin.protocols and self.protocol not in plugin.protocols:
+            text = f"{category} {kind!r} is not for {self.protocol} routers"
+            self.problem(kind_node, text, f"{where}.kind")
         values = self.given(node, "plugin", where, plugin.config, skip=("kind", "experimental"))
         config = self.build(plugin.config, values, node, where)
         return config if config is INVALID else Chosen(plugin, config)

@@ -101,7 +101,7 @@ class ClientBase:
 
     load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
     request_attempt_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
-    protocol: str | None = None
+    protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})
 
 
 @attrs.frozen

@@ -64,7 +64,7 @@ def _drop_named(head: RequestHead | ResponseHead, fields: list[Field]) -> list[F
     named = b",".join(head.get_all(b"connection"))
     if not named:
         return fields
-    gone = {name.strip().lower() for name in named.split(b",")}
+    gone = {name.strip().lower() for name in named.split(b",")} - {b"content-length"}  # never unframe a body
     return [field for field in fields if field[0] not in gone]
 
 

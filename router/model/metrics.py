@@ -1,6 +1,8 @@
 """Metrics as slots: resolved by name when a target is bound, one attribute access per event after that.
 
 A scope is a path in the tree of names (``rt/http/server``); asking twice for the same name returns the same slot.
+Elements may hold slashes (``service/svc/a`` is ``service`` and ``svc/a``) and are kept apart within, so that removing
+the scope of ``/svc/a`` leaves that of ``/svc/a/b`` alone.
 Bound: names come from configuration and from bound names, hence are bounded by the binding caches.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
+_APART = "\0"  # between elements; shown as a slash
 # Upper bounds of the histogram's buckets, in milliseconds: about 10 % apart would cost memory that no one reads,
 # so steps are 1, 1.5, 2, 3, 5, 7 of each decade.
 BOUNDS: tuple[float, ...] = tuple(
@@ -71,6 +74,10 @@ class Stat:
 Slot = Counter | Gauge | Stat
 
 
+def _show(name: str) -> str:
+    return name.replace(_APART, "/")
+
+
 class Metrics:
     """One scope of the tree. The root is made once per worker and handed down."""
 
@@ -82,7 +89,7 @@ class Metrics:
 
     def scope(self, *names: str) -> Metrics:
         """The scope below this one."""
-        return Metrics(self._prefix + "".join(f"{name}/" for name in names), self._slots)
+        return Metrics(self._prefix + "".join(name + _APART for name in names), self._slots)
 
     def _slot(self, name: str, make: type[Slot]) -> Slot:
         full = self._prefix + name
@@ -90,7 +97,7 @@ class Metrics:
         if slot is None:
             slot = self._slots[full] = make()
         elif type(slot) is not make:
-            raise TypeError(f"metric {full!r} is a {type(slot).__name__}, not a {make.__name__}")
+            raise TypeError(f"metric {_show(full)!r} is a {type(slot).__name__}, not a {make.__name__}")
         return slot
 
     def counter(self, name: str) -> Counter:
@@ -120,9 +127,8 @@ class Metrics:
 
     def items(self) -> Iterator[tuple[str, Slot]]:
         """Every slot below this scope, by full name, sorted."""
-        for name in sorted(self._slots):
-            if name.startswith(self._prefix):
-                yield name, self._slots[name]
+        below = [(_show(name), slot) for name, slot in self._slots.items() if name.startswith(self._prefix)]
+        yield from sorted(below, key=lambda item: item[0])
 
     def flat(self) -> dict[str, float]:
         """Names and plain values: counters and gauges as they are, of a stat its ``.count`` and ``.sum``."""

@@ -163,7 +163,7 @@ routers:
         ),
         (
             "routers:\n- protocol: h2\n  identifier: {kind: io.l5d.methodAndHost}",
-            "3:15 error: identifier 'io.l5d.methodAndHost' is not for h2 routers",
+            "3:22 error: identifier 'io.l5d.methodAndHost' is not for h2 routers",
         ),
         (
             "routers:\n- protocol: http\n  service: {kind: io.l5d.statik}",

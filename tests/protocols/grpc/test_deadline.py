@@ -1,0 +1,108 @@
+"""``grpc-timeout``: read, enforced, told on shrunken; and what an endpoint's expiry is called."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.grpc import deadline
+from protocols.grpc.timeout import parse_timeout, show_timeout
+from router.model.exchange import Exchange
+from router.model.failure import CANCEL, REFUSED_STREAM, Blame, Failure, Kind
+from router.model.headers import RequestHead
+from router.model.strand import Waiter
+from tests.support.fakes import Call, FakeHost, answering, waiting
+
+
+def request(*timeout: bytes) -> RequestHead:
+    fields = [(b"content-type", b"application/grpc"), *((b"grpc-timeout", value) for value in timeout)]
+    return RequestHead(b"POST", b"http", b"web", b"/s/M", tuple(fields))
+
+
+@given(st.floats(0, 1e12))
+def test_what_is_shown_is_never_more_and_hardly_less(seconds: float) -> None:
+    told = parse_timeout(show_timeout(seconds))
+    assert told is not None
+    assert told <= seconds
+    assert told >= min(seconds * 0.9999, 99_999_999) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(b"1H", 3600), (b"2M", 120), (b"3S", 3), (b"4m", 0.004), (b"5u", 5e-6), (b"99999999n", 0.099999999), (b"0S", 0)],
+)
+def test_units(value: bytes, seconds: float) -> None:
+    assert parse_timeout(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", [b"", b"1", b"S", b"1s", b"123456789S", b"-1S", b"1.5S", b" 1S", b"1S\n", "\u0661S".encode()])
+def test_what_is_no_timeout(value: bytes) -> None:
+    assert parse_timeout(value) is None
+
+
+def test_a_malformed_timeout_is_the_clients_fault() -> None:
+    call = Call(FakeHost(), deadline.deadline_in(None, answering()), request(b"soon"))
+    assert call.failure is not None
+    assert (call.failure.kind, call.failure.blame) == (Kind.MALFORMED, Blame.CLIENT)
+
+
+@pytest.mark.parametrize("value", [b"0S", b"0n"])
+def test_no_time_at_all_is_not_sent(value: bytes) -> None:
+    call = Call(FakeHost(), deadline.deadline_in(None, answering()), request(value))
+    assert call.failure is not None
+    assert call.failure.kind is Kind.DEADLINE
+    assert call.exchange.response is None
+
+
+def test_the_exchange_ends_when_the_client_said() -> None:
+    host = FakeHost()
+    call = Call(host, deadline.deadline_in(None, waiting(Waiter())), request(b"100m"))
+    host.pass_time(0.09)
+    assert not call.done
+    host.pass_time(0.02)
+    assert call.failure is not None
+    assert (call.failure.kind, call.failure.blame) == (Kind.DEADLINE, Blame.CLIENT)
+
+
+def test_a_timeout_without_grpc_means_nothing() -> None:
+    head = RequestHead(b"GET", b"http", b"web", b"/", ((b"grpc-timeout", b"0S"),))
+    assert Call(FakeHost(), deadline.deadline_in(None, answering()), head).failure is None
+
+
+def test_the_endpoint_is_told_what_is_left() -> None:
+    host = FakeHost()
+    told: list[bytes | None] = []
+
+    async def endpoint(exchange: Exchange) -> None:
+        told.append(exchange.request.get(b"grpc-timeout"))
+
+    async def late(exchange: Exchange) -> None:
+        host.pass_time(0.25)
+        await deadline.deadline_out(None, endpoint)(exchange)
+
+    original = request(b"1S")
+    Call(host, deadline.deadline_in(None, late), original)
+    assert told == [b"750000u"]
+    assert original.get(b"grpc-timeout") == b"1S"
+    Call(host, deadline.deadline_out(None, endpoint), request())
+    assert told[1:] == [None]
+
+
+def expired(at: float, failure: Failure) -> Failure | None:
+    """What comes out when the endpoint ends a call of 1 s with ``failure`` at ``at`` seconds."""
+    host, waiter = FakeHost(), Waiter[None]()
+    call = Call(host, deadline.deadline_in(None, deadline.deadline_out(None, waiting(waiter))), request(b"1S"))
+    host.time = at  # our own timer has not been looked at yet
+    waiter.throw(failure)
+    return call.failure
+
+
+def test_an_endpoint_that_saw_the_deadline_first_is_an_expiry() -> None:
+    cancel = Failure(Kind.RESET, "reset", Blame.UPSTREAM, code=CANCEL)
+    late = expired(1.0, cancel)
+    assert late is not None
+    assert (late.kind, late.blame, late.answer.grpc) == (Kind.DEADLINE, Blame.CLIENT, 4)
+    assert expired(0.9, cancel) is cancel
+    refused = Failure(Kind.RESET, "reset", Blame.UPSTREAM, code=REFUSED_STREAM, retryable=True)
+    assert expired(1.0, refused) is refused
