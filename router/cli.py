@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from router.config.load import Loaded
     from router.config.schema import Router
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED, USAGE = 0, 1, 2  # good; the file is refused, or the work failed; nothing could be tried
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,24 +29,34 @@ def _load(name: str) -> Loaded:
     return load_file(name, Registry())
 
 
+def _load_one(name: str) -> Loaded:
+    """Load a file, or tell what is wrong with it and exit."""
+    loaded = _load(name)
+    if loaded.problems:
+        click.echo(loaded.render(), err=True)
+    if loaded.config is None:
+        sys.exit(FAILED if loaded.readable else USAGE)
+    return loaded
+
+
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 def check(files: tuple[str, ...]) -> None:
     """Check configuration files, all errors at once. '-' is standard input.
 
-    Exit code 0: all can be run; 1: some cannot.
+    Exit code 0: all can be run; 1: some cannot; 2: some cannot be read.
     """
-    failed = False
+    code = OK
     for name in files:
         loaded = _load(name)
         if loaded.problems:
             click.echo(loaded.render(), err=True)
         if loaded.config is None:
-            failed = True
+            code = max(code, FAILED if loaded.readable else USAGE)
         else:
             count = len(loaded.config.routers)
             click.echo(f"{name}: good, {count} router{'s' if count != 1 else ''}")
-    sys.exit(FAILED if failed else OK)
+    sys.exit(code)
 
 
 @main.command()
@@ -60,11 +70,7 @@ def run(file: str, log_level: str) -> None:
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("hpack").setLevel(logging.WARNING)
-    loaded = _load(file)
-    if loaded.problems:
-        click.echo(loaded.render(), err=True)
-    if loaded.config is None:
-        sys.exit(FAILED)
+    loaded = _load_one(file)
     try:
         trio.run(_serve, loaded)
     except* OSError as group:
@@ -129,14 +135,11 @@ def explain(file: str, path: str, local: str, label: str | None, as_json: bool) 
 
     from dtab import DtabError
 
-    loaded = _load(file)
-    if loaded.config is None:
-        click.echo(loaded.render(), err=True)
-        sys.exit(FAILED)
+    loaded = _load_one(file)
     try:
         text = trio.run(_explain, loaded, path, local, label, as_json)
-    except DtabError as error:
-        click.echo(f"waypost: {error}", err=True)
+    except (DtabError, LookupError) as error:
+        click.echo(f"waypost: {error.args[0] if isinstance(error, LookupError) else error}", err=True)
         sys.exit(FAILED)
     click.echo(text)
 

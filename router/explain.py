@@ -36,12 +36,12 @@ WAIT = 2.0
 
 
 def choose(config: Config, label: str | None) -> Router:
-    """The router of that label, or the first. Raises ValueError with the labels there are."""
+    """The router of that label, or the first. Raises LookupError with the labels there are."""
     for router in config.routers:
         if label in (None, router.label):
             return router
-    labels = ", ".join(router.label for router in config.routers)
-    raise ValueError(f"no router has the label {label!r}; there are {labels}")
+    labels = ", ".join(repr(router.label) for router in config.routers)
+    raise LookupError(f"no router has the label {label!r}; there are {labels}")
 
 
 async def explain_text(name: str, config: Config, path: str, local: str, label: str | None, as_json: bool) -> str:

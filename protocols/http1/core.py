@@ -19,7 +19,7 @@ from typing import Protocol
 
 import attrs
 
-from protocols.http1.rules import Framing, ProtocolFault, parse_request, parse_response, parse_trailers
+from protocols.http1.rules import Framing, Known, ProtocolFault, parse_request, parse_response, parse_trailers
 from router.model.headers import Fields, RequestHead, ResponseHead
 
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
@@ -67,6 +67,7 @@ class Parser:
         self._left = 0
         self._running = False
         self._skipped = False
+        self._known = Known()
 
     def feed(self, data: bytes) -> None:
         """Act on ``data``. Raises :class:`ProtocolFault`."""
@@ -258,7 +259,7 @@ class RequestParser(Parser):
             _, head, framing = last
             head.shared = True
         else:
-            head, framing = parse_request(data)
+            head, framing = parse_request(data, self._known)
             self._last = (data, head, framing)
         self.begin(framing)
         self.events.on_request(head, framing)
@@ -299,7 +300,7 @@ class ResponseParser(Parser):
             _, _, head, framing = last
             head.shared = True
         else:
-            head, framing = parse_response(data, self._method)
+            head, framing = parse_response(data, self._method, self._known)
             self._last = (data, self._method, head, framing)
         if head.status < 200:
             self._informational += 1

@@ -61,29 +61,45 @@ class Framing(NamedTuple):
     expects: bool = False
 
 
-def parse_fields(lines: list[bytes], fault: int) -> list[Field]:
+class Known(dict[bytes, Field]):
+    """Fields of earlier heads of the same connection by their lines: most lines of a head were in the one before.
+
+    At most ``LINES`` short ones; a connection's own, so that nobody can measure what others send.
+    """
+
+    LINES = 32
+    SHORT = 128
+
+    def __missing__(self, line: bytes) -> Field:
+        name, colon, value = line.partition(b":")
+        name = name.lower()
+        if not colon or (name not in _COMMON and not _token(name)) or value.translate(None, _IN_FIELDS):
+            raise KeyError(line)
+        field = (name, value.strip())
+        if len(line) <= self.SHORT:
+            if len(self) >= self.LINES:
+                self.clear()
+            self[line] = field
+        return field
+
+
+def parse_fields(lines: list[bytes], fault: int, known: Known) -> list[Field]:
     """Header lines to fields, names in lower case."""
     if len(lines) > MAX_FIELDS:
         raise ProtocolFault(431 if fault == 400 else fault, f"more than {MAX_FIELDS} header fields")
-    if b"".join(lines).translate(None, _IN_FIELDS):
+    try:
+        return [known[line] for line in lines]
+    except KeyError:
         _refuse(lines, fault)
-    fields: list[Field] = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        name = name.lower()
-        if not colon or (name not in _COMMON and not _token(name)):
-            _refuse(lines, fault)
-        fields.append((name, value.strip()))
-    return fields
 
 
 def _refuse(lines: list[bytes], fault: int) -> NoReturn:
-    """Tell which line is malformed; the checks above are quicker and do not know."""
+    """Tell which line is malformed."""
     line = next(line for line in lines if not _field(line))
     raise ProtocolFault(fault, f"malformed header line {line[:64]!r}")
 
 
-def parse_request(data: bytes) -> tuple[RequestHead, Framing]:
+def parse_request(data: bytes, known: Known) -> tuple[RequestHead, Framing]:
     """The head of a request, without the empty line that ends it. Raises :class:`ProtocolFault`."""
     lines = data.split(b"\r\n")
     match = _request_line(lines[0])
@@ -93,7 +109,7 @@ def parse_request(data: bytes) -> tuple[RequestHead, Framing]:
     if major != b"1":
         raise ProtocolFault(505, "this port speaks HTTP/1.1")
     version = (1, min(int(minor), 1))
-    fields = parse_fields(lines[1:], 400)
+    fields = parse_fields(lines[1:], 400, known)
     decisive = [field for field in fields if field[0] in _DECISIVE]
     framing, length = _framing(decisive, version, 400)
     authority, path = _target(method, target, [value for name, value in decisive if name == b"host"], version)
@@ -197,14 +213,14 @@ def _declared(values: list[bytes], fault: int) -> int:
     return int(values[0])
 
 
-def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, Framing]:
+def parse_response(data: bytes, method: bytes, known: Known) -> tuple[ResponseHead, Framing]:
     """The head of a response to ``method``. Raises :class:`ProtocolFault`."""
     lines = data.split(b"\r\n")
     match = _status_line(lines[0])
     if match is None or match[1] != b"1":
         raise ProtocolFault(502, f"malformed status line {lines[0][:64]!r}")
     status, version = int(match[3]), (1, min(int(match[2]), 1))
-    fields = parse_fields(lines[1:], 502)
+    fields = parse_fields(lines[1:], 502, known)
     framing, length = _framing([field for field in fields if field[0] in _DECISIVE], version, 502)
     if status < 200 or status == 204:
         length = None  # these never have a length (RFC 9110 §8.6)
@@ -221,7 +237,7 @@ def parse_response(data: bytes, method: bytes) -> tuple[ResponseHead, Framing]:
 
 def parse_trailers(lines: list[bytes], fault: int) -> Fields:
     """A trailer section; fields that have no business there are dropped."""
-    return tuple([field for field in parse_fields(lines, fault) if field[0] not in NO_TRAILERS])
+    return tuple([field for field in parse_fields(lines, fault, Known()) if field[0] not in NO_TRAILERS])
 
 
 def is_request_start(start: bytes) -> bool:

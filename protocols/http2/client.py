@@ -208,6 +208,7 @@ class Http2Session(Http2Connection):
             self.closed = True
             self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "drain"))
             self.wire.close()
+            self.changed(self)
 
     def lost(self, why: str) -> None:
         super().lost(why)

@@ -32,12 +32,13 @@ from router.spi import ProtocolPlugin
 
 @attrs.frozen
 class Loaded:
-    """What came of a file. ``config`` is None when there is a fatal problem."""
+    """What came of a file. ``config`` is None when there is a fatal problem; not ``readable``: there was no file to judge."""
 
     name: str
     source: str
     config: Config | None
     problems: tuple[Problem, ...]
+    readable: bool = True
 
     def render(self) -> str:
         """Every problem, for a terminal."""
@@ -53,7 +54,7 @@ def load_file(name: str, registry: Registry) -> Loaded:
             return Loaded(name, "", None, (Problem(f"the file is larger than {nodes.MAX_BYTES} bytes"),))
         text = data.decode("utf-8-sig")
     except OSError as error:
-        return Loaded(name, "", None, (Problem(f"cannot read the file: {error.strerror}"),))
+        return Loaded(name, "", None, (Problem(f"cannot read the file: {error.strerror}"),), readable=False)
     except UnicodeDecodeError as error:
         return Loaded(name, "", None, (Problem(f"the file is not UTF-8: {error.reason} at byte {error.start}"),))
     return load_text(text, name, registry)

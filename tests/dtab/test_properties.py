@@ -44,12 +44,14 @@ def test_a_printed_path_reads_back(path: Path) -> None:
     assert d.read_path(path.show()) == path
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(dtabs)
 def test_a_printed_dtab_reads_back(table: Dtab) -> None:
     assert d.read_dtab(table.show()) == table
 
 
+@pytest.mark.slow
 @given(trees())
 def test_simplifying_keeps_the_meaning_and_is_done_once(made: Any) -> None:
     simple = tree.simplify(made)
@@ -57,6 +59,7 @@ def test_simplifying_keeps_the_meaning_and_is_done_once(made: Any) -> None:
     assert tree.evaluate(simple) == tree.evaluate(made)
 
 
+@pytest.mark.slow
 @given(dtabs, paths)
 def test_look_up_is_the_alternatives_of_all_that_match_last_first(table: Dtab, path: Path) -> None:
     wanted = []
@@ -71,6 +74,7 @@ def test_look_up_is_the_alternatives_of_all_that_match_last_first(table: Dtab, p
     assert found == (tree.NEG if not wanted else wanted[0] if len(wanted) == 1 else tree.Alt(tuple(wanted)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(dtabs, paths)
 def test_binding_and_explaining_always_end(table: Dtab, path: Path) -> None:

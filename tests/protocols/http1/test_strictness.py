@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from protocols.http1.rules import ProtocolFault, parse_request
+from protocols.http1.rules import Known, ProtocolFault, parse_request
 
 Read = Callable[..., Any]
 
@@ -231,7 +231,7 @@ def test_a_value_of_spaces_takes_linear_time() -> None:
     """The expression that preceded this one was cubic: 800 spaces took a second."""
     data = b"GET / HTTP/1.1\r\nHost: web\r\nX: " + b" \t" * 4000 + b"\x01"
     with pytest.raises(ProtocolFault, match="malformed header line"):
-        parse_request(data)
+        parse_request(data, Known())
 
 
 def test_faults_do_not_repeat_what_they_refuse_at_length(requests: Read) -> None:

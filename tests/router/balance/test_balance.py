@@ -1,4 +1,4 @@
-"""Pickers, pools and balancers."""
+"""Pools and balancers. (What every picker is: tests/contracts.)"""
 
 from __future__ import annotations
 
@@ -32,53 +32,6 @@ class Target:
     weight: float = 1.0
     available: bool = True
     service: Any = None
-
-
-# -- the contract of pickers ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make_picker", PICKERS)
-def test_nothing_is_picked_from_nothing_and_one_from_one(make_picker: Any) -> None:
-    only = Target()
-    assert make_picker(())() is None
-    assert make_picker((only,))() is only
-
-
-@pytest.mark.parametrize("make_picker", PICKERS)
-def test_every_target_is_picked_and_dead_ones_only_when_all_are(make_picker: Any) -> None:
-    targets = [Target() for _ in range(5)]
-    pick = make_picker(targets)
-    assert {id(pick()) for _ in range(400)} == {id(target) for target in targets}
-    targets[0].available = targets[1].available = False
-    missed = sum(pick() in targets[:2] for _ in range(500))
-    assert missed < 10
-    for target in targets:
-        target.available = False
-    assert pick() is not None
-
-
-@pytest.mark.parametrize("make_picker", PICKERS)
-def test_loads_stay_close(make_picker: Any) -> None:
-    targets = [Target() for _ in range(10)]
-    pick = make_picker(targets)
-    running: list[Target] = []
-    rng = random.Random(1)
-    for _ in range(5000):
-        target = pick()
-        target.load += 1
-        running.append(target)
-        if len(running) > 200:
-            running.pop(rng.randrange(len(running))).load -= 1
-    assert max(target.load for target in targets) - min(target.load for target in targets) <= 8
-
-
-@pytest.mark.parametrize("make_picker", PICKERS)
-def test_weights_are_shares_of_load(make_picker: Any) -> None:
-    light, heavy = Target(weight=1.0), Target(weight=3.0)
-    pick = make_picker((light, heavy))
-    for _ in range(400):
-        pick().load += 1
-    assert heavy.load / light.load == pytest.approx(3.0, rel=0.1)
 
 
 # -- pools ----------------------------------------------------------------------------------------------------
