@@ -71,12 +71,22 @@ def run(file: str, log_level: str) -> None:
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("hpack").setLevel(logging.WARNING)
     loaded = _load_one(file)
+    failures: list[str] = []
     try:
         trio.run(_serve, loaded)
     except* OSError as group:
-        for error in group.exceptions:
-            click.echo(f"waypost: {error.strerror if isinstance(error, OSError) else error}", err=True)
+        failures += [str(error.args[1] if len(error.args) > 1 else error) for error in _leaves(group)]
+    if failures:
+        click.echo("\n".join([f"waypost: {failure}" for failure in failures]), err=True)
         sys.exit(FAILED)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    """The exceptions of a group, however nested."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
 
 
 async def _serve(loaded: Loaded) -> None:
