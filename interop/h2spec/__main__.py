@@ -140,10 +140,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interop.h2spec", description=__doc__)
     parser.add_argument("--strict", action="store_true", help="also the cases that h2spec calls strict")
     parser.add_argument("--front", metavar="URL", help="test this server, http://HOST:PORT/PATH, and start no router")
+    parser.add_argument("--program", metavar="FILE", type=Path, help="run this h2spec, and build none")
     options = parser.parse_args()
-    print(f"h2spec {pinned_version()}", flush=True)
+    print(f"h2spec {options.program or pinned_version()}", flush=True)
     try:
-        program = build()
+        program = options.program or build()
         with at(options.front) if options.front else behind_router() as target:
             cases = run(program, target, strict=options.strict)
     except support.Unavailable as error:
