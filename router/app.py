@@ -24,14 +24,15 @@ from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.stack import Stack
+from router.model.verdict import Classifier
 from router.namers.inet import InetResolver
 from router.spi import (
-    Classifier,
+    BalancerContext,
+    Balancing,
     ClientContext,
     Connect,
     Identifier,
     IdentifierContext,
-    MakePicker,
     NamerContext,
     ProtocolPlugin,
     ServerContext,
@@ -179,7 +180,7 @@ class _Assembly:
         (own,) = effective(self.router.base.client, path, protocol.client_config)
         return ClientSettings(
             connect=self._connect(protocol, own),
-            make_picker=self._picker(base.load_balancer),
+            balancing=lambda: self._balancing(base.load_balancer),
             attempt_timeout=_seconds(base.request_attempt_timeout_ms),
             per_connection=protocol.per_connection,
             max_connections=protocol.max_connections,
@@ -193,12 +194,13 @@ class _Assembly:
             self._connects[key] = protocol.connect(own, context)
         return self._connects[key]
 
-    def _picker(self, chosen: Any) -> MakePicker:
+    def _balancing(self, chosen: Any) -> Balancing:
+        context = BalancerContext(self.worker.host.timers.now)
         if chosen is not None:
-            made: MakePicker = chosen.plugin.make(chosen.config, None)
+            made: Balancing = chosen.plugin.make(chosen.config, context)
             return made
         plugin = self.registry.get("balancer", "p2c")
-        default: MakePicker = plugin.make(plugin.config(), None)
+        default: Balancing = plugin.make(plugin.config(), context)
         return default
 
     # -- listeners ------------------------------------------------------------------------------------------

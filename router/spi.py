@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from random import random
 from typing import Any, Protocol
 
 import attrs
 
 from dtab import Namer, Path
+from router.model.backoff import Backoff
 from router.model.exchange import Exchange
 from router.model.failure import Failure
 from router.model.headers import RequestHead
@@ -21,6 +23,7 @@ from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module
+from router.model.verdict import Classifier
 
 GROUPS = {
     "protocol": "waypost.protocols",
@@ -30,6 +33,7 @@ GROUPS = {
     "balancer": "waypost.balancers",
     "classifier": "waypost.classifiers",
     "accrual": "waypost.accruals",
+    "backoff": "waypost.backoffs",
     "telemeter": "waypost.telemeters",
     "transformer": "waypost.transformers",
 }
@@ -80,19 +84,30 @@ MakeNamer = Callable[[Any, NamerContext], Namer]
 # -- classifiers: make(config, None) -> Classifier --------------------------------------------------------------
 
 
-Classifier = Callable[[Exchange], bool]
-"""Whether an exchange that is over was a success. Retryability joins it with the retry filter."""
+MakeClassifier = Callable[[Any, None], Classifier]
 
 
-# -- balancers: make(config, None) -> MakePicker --------------------------------------------------------------
+# -- balancers: make(config, BalancerContext) -> Balancing, one for each bound name ------------------------------
+
+
+@attrs.frozen
+class BalancerContext:
+    """``now``: the worker's clock, in seconds. ``random``: uniform in [0, 1); tests pass their own."""
+
+    now: Callable[[], float]
+    random: Callable[[], float] = random
 
 
 class Target(Protocol):
-    """What a balancer chooses among: an endpoint with its load (exchanges under way) and its service."""
+    """What a balancer chooses among: an endpoint with its load (exchanges under way) and its service.
+
+    ``metric`` belongs to the balancer (None at first) and survives changes of the address set, as the load does.
+    """
 
     load: int
     weight: float
     service: Service
+    metric: Any
 
     @property
     def available(self) -> bool:
@@ -105,6 +120,50 @@ Pick = Callable[[], "Target | None"]
 
 MakePicker = Callable[[Sequence[Target]], Pick]
 """Make a picker from an immutable snapshot of targets; called again at each change."""
+
+Ended = Callable[[Target, float, bool], None]
+"""An exchange with the target is over: seconds from the pick to the response head (to the end where none came), and
+whether it was a success. Called after the load was taken back."""
+
+
+@attrs.frozen
+class Balancing:
+    """A balancer's policy for one bound name. ``ended`` is None where the policy does not care."""
+
+    make_picker: MakePicker
+    ended: Ended | None = None
+
+
+# -- accruals: make(config, AccrualContext) -> Accrual ---------------------------------------------------------
+
+
+@attrs.frozen
+class AccrualContext:
+    """``now``: the worker's clock, in seconds."""
+
+    now: Callable[[], float]
+
+
+class AccrualPolicy(Protocol):
+    """Counts the failures of one endpoint."""
+
+    def success(self) -> None:
+        """An exchange succeeded."""
+
+    def failure(self) -> bool:
+        """An exchange failed: whether the endpoint is to be ejected now."""
+        ...
+
+    def revived(self) -> None:
+        """The endpoint works again; begin anew."""
+
+
+@attrs.frozen
+class Accrual:
+    """``policy()`` makes the policy of one endpoint; ``backoff()`` begins the waits, in seconds, of its ejections."""
+
+    policy: Callable[[], AccrualPolicy]
+    backoff: Backoff
 
 
 # -- protocols: the plugin's ``make`` returns a ProtocolPlugin (config and context are None) --------------------

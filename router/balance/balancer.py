@@ -8,6 +8,7 @@ the first answer wait for it: at most ``MAX_WAITERS`` of them, and no longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from dtab import Activity, Addr, AddrBound, AddrFailed, AddrPending, Endpoint, Failed, Ok, State
 from router.balance.endpoints import keep_known
@@ -17,21 +18,24 @@ from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.strand import Waiter
-from router.spi import MakePicker, Pick
+from router.model.verdict import SUCCESS
+from router.spi import Balancing, Pick, Target
 
 MAX_WAITERS = 10_000
+PICKS = 5  # more picks to find an endpoint that was not tried yet
 
 
 class EndpointTarget:
-    """One endpoint: its load (exchanges under way), its weight, its pool."""
+    """One endpoint: its load (exchanges under way), its weight, its pool, and the balancer's own figures about it."""
 
-    __slots__ = ("available", "endpoint", "load", "pool", "service", "weight")
+    __slots__ = ("available", "endpoint", "load", "metric", "pool", "service", "weight")
 
     def __init__(self, endpoint: Endpoint, pool: Pool, wrap: Callable[[Service], Service]) -> None:
         self.endpoint = endpoint
         self.pool = pool
         self.weight = endpoint.weight
         self.load = 0
+        self.metric: Any = None
         self.available = True
         self.service: Service = wrap(pool.conduct)
 
@@ -42,19 +46,20 @@ class Balancer:
     def __init__(
         self,
         addr: Activity[Addr],
-        make_picker: MakePicker,
+        balancing: Balancing,
         make_pool: Callable[[Endpoint], Pool],
         wrap: Callable[[Service], Service],
         metrics: Metrics,
         timeout: float = 10.0,
     ) -> None:
-        self._make_picker = make_picker
+        self._make_picker = balancing.make_picker
+        self._ended = balancing.ended
         self._make_pool = make_pool
         self._wrap = wrap
         self._timeout = timeout
         self._known: Addr = AddrPending()
         self._targets: dict[tuple[str, int], EndpointTarget] = {}
-        self._pick: Pick = make_picker(())
+        self._pick: Pick = balancing.make_picker(())
         self._waiters: dict[int, Waiter[None]] = {}
         metrics.gauge("endpoints", lambda: len(self._targets))
         metrics.gauge("connections", lambda: sum(target.pool.sessions for target in self._targets.values()))
@@ -68,7 +73,7 @@ class Balancer:
 
     async def conduct(self, exchange: Exchange) -> None:
         """Pick an endpoint and let it conduct the exchange."""
-        target = self._pick()
+        target = self._pick() if not exchange.tried else self._pick_another(exchange.tried)
         if target is None:
             await self._wait(exchange)
             target = self._pick()
@@ -77,10 +82,26 @@ class Balancer:
         assert isinstance(target, EndpointTarget)
         exchange.endpoint = target.endpoint
         target.load += 1
+        started = exchange.now()
         try:
             await target.service(exchange)
+        except Failure as failure:
+            exchange.failure = failure
+            raise
         finally:
             target.load -= 1
+            if self._ended is not None:
+                until = exchange.responded_at or exchange.now()
+                self._ended(target, until - started, _fair(exchange))
+
+    def _pick_another(self, tried: tuple[Any, ...]) -> Target | None:
+        """Avoid endpoints that failed this request already, as far as a few more picks can."""
+        target = self._pick()
+        for _ in range(PICKS):
+            if not isinstance(target, EndpointTarget) or target.endpoint not in tried:
+                break
+            target = self._pick()
+        return target
 
     async def _wait(self, exchange: Exchange) -> None:
         """Wait for the first answer of discovery."""
@@ -142,3 +163,9 @@ class Balancer:
         self._observation.close()
         for target in self._targets.values():
             target.pool.close()
+
+
+def _fair(exchange: Exchange) -> bool:
+    """Whether the endpoint did what it could: what clients are blamed for is none of its failures."""
+    failure = exchange.failure
+    return exchange.verdict is SUCCESS or (failure is not None and failure.blame is Blame.CLIENT)

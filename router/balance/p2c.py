@@ -7,13 +7,12 @@ picked alike whatever they weigh.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from random import random
 
 import attrs
 
-from router.spi import MakePicker, Pick, Plugin, Target
+from router.spi import BalancerContext, Balancing, Pick, Plugin, Target
 
 
 def _positive(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
@@ -28,21 +27,22 @@ class Config:
     max_effort: int = attrs.field(default=5, validator=_positive)
 
 
-def make(config: Config, context: None) -> MakePicker:
+def make(config: Config, context: BalancerContext) -> Balancing:
     """Pickers with ``config.max_effort``."""
+    random = context.random
 
     def make_picker(targets: Sequence[Target]) -> Pick:
         if len({target.weight for target in targets}) > 1:
-            return _weighted(tuple(targets), config.max_effort)
+            return _weighted(tuple(targets), config.max_effort, random)
         if len(targets) > 1:
-            return _pairs(tuple(targets), config.max_effort)
+            return _pairs(tuple(targets), config.max_effort, random)
         only = targets[0] if targets else None
         return lambda: only
 
-    return make_picker
+    return Balancing(make_picker)
 
 
-def _pairs(targets: tuple[Target, ...], effort: int) -> Pick:
+def _pairs(targets: tuple[Target, ...], effort: int, random: Callable[[], float]) -> Pick:
     count = len(targets)
 
     def pick() -> Target:
@@ -61,7 +61,7 @@ def _pairs(targets: tuple[Target, ...], effort: int) -> Pick:
     return pick
 
 
-def _weighted(targets: tuple[Target, ...], effort: int) -> Pick:
+def _weighted(targets: tuple[Target, ...], effort: int, random: Callable[[], float]) -> Pick:
     bounds = list(accumulate(target.weight for target in targets))
     total = bounds.pop()  # without the last bound a draw that rounds up to the total still finds a target
 

@@ -33,7 +33,8 @@ from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module, Stack
 from router.model.strand import Waiter
-from router.spi import Classifier, Connect, Identifier, MakePicker
+from router.model.verdict import Classifier
+from router.spi import Balancing, Connect, Identifier
 
 NO_LOCAL = Dtab()
 
@@ -51,7 +52,7 @@ class ClientSettings:
     """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints."""
 
     connect: Connect
-    make_picker: MakePicker
+    balancing: Callable[[], Balancing]
     attempt_timeout: float | None = None
     per_connection: int = 1
     max_connections: int = 4096
@@ -264,10 +265,9 @@ class RouterCore:
         client.refs += 1
         clients.append(client)
         path, local = entry.key
-        configured, settings = client.settings, self.settings
+        configured = client.settings
         params = ClientParams(
             client.metrics,
-            settings.service(path).classify or settings.classify,
             configured.attempt_timeout,
             path,
             bound.id,
@@ -285,7 +285,7 @@ class RouterCore:
             address = (endpoint.host, endpoint.port)
             return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
 
-        balancer = Balancer(bound.addr, configured.make_picker, make_pool, _same, metrics, self.settings.binding_timeout)
+        balancer = Balancer(bound.addr, configured.balancing(), make_pool, _same, metrics, self.settings.binding_timeout)
         client = self._clients[bound.id] = Client(balancer, configured, metrics)
         return client
 

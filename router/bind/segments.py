@@ -12,12 +12,12 @@ import attrs
 from dtab import Dtab, Path
 from router.filters.context import dtab_context
 from router.filters.headers import Plan, call_depth, context_out, response_headers
-from router.filters.stats import stats
+from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module, Stack
-from router.spi import Classifier
+from router.model.verdict import Classifier
 
 
 @attrs.frozen
@@ -43,7 +43,6 @@ class ClientParams:
     """One bound name with its residual, reached through one logical name."""
 
     metrics: Metrics
-    classify: Classifier
     attempt_timeout: float | None
     service: Path
     client: Path
@@ -85,8 +84,14 @@ SERVER = Stack(
 PATH = Stack(
     (
         _module(
+            "classifier",
+            lambda params, nxt: classified(params.classify, nxt),
+            "what the name's own classifier says is what everything below goes by",
+            above="path_stats",
+        ),
+        _module(
             "path_stats",
-            lambda params, nxt: stats(params.metrics, params.classify, nxt),
+            lambda params, nxt: stats(params.metrics, None, nxt),
             "a logical request is one, however many attempts it takes",
             above="total_timeout",
         ),
@@ -102,7 +107,7 @@ CLIENT = Stack(
     (
         _module(
             "client_stats",
-            lambda params, nxt: stats(params.metrics, params.classify, nxt),
+            lambda params, nxt: stats(params.metrics, None, nxt),
             "counts attempts",
             above="attempt_timeout",
         ),

@@ -1,4 +1,4 @@
-"""Response classifiers: was an exchange that is over a success?
+"""Response classifiers: was an exchange that is over a success, and if not, may it be sent again?
 
 ========  ============================================================================
 ``http``  ``io.l5d.http.*``: by status

@@ -1,17 +1,26 @@
 """Classifiers of gRPC streams, by the grpc-status in the trailers or in the head of a Trailers-Only response.
 
-A stream without grpc-status, or with an HTTP status of 400 and above, is a failure.
+A stream without grpc-status, or with an HTTP status of 400 and above, is a failure that is not retryable, except that
+``compliant`` follows gRPC's own table of what HTTP statuses and resets mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
 from router.model.exchange import Exchange
-from router.spi import Classifier, Plugin
+from router.model.failure import REFUSED_STREAM, Blame
+from router.model.headers import ResponseHead
+from router.model.verdict import FAILURE, RETRYABLE, SUCCESS, Classifier, Verdict
+from router.spi import Plugin
+
+UNAVAILABLE = 14
+# HTTP statuses that gRPC clients take for UNAVAILABLE (gRPC's http-grpc-status-mapping).
+_AS_UNAVAILABLE = frozenset((429, 502, 503, 504))
+_NO_STATUSES: frozenset[int] = frozenset()
 
 
 def _codes(_: object, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> None:
@@ -27,25 +36,69 @@ class Config:
     success_status_codes: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=_codes)
 
 
-def by_status(codes: Iterable[int]) -> Classifier:
-    """A classifier with these codes as successes."""
-    successes = frozenset([b"%d" % code for code in codes])
+@attrs.frozen
+class RetryableConfig:
+    """And ``retryable_status_codes``: those that may be sent again."""
 
-    def classify(exchange: Exchange) -> bool:
+    retryable_status_codes: tuple[int, ...] = attrs.field(converter=tuple, validator=_codes)
+    success_status_codes: tuple[int, ...] = attrs.field(default=(0,), converter=tuple, validator=_codes)
+
+
+class ByGrpcStatus:
+    """``retryable`` are status codes, or None for all that are no success; ``compliant``: see above."""
+
+    def __init__(self, successes: Iterable[int], retryable: Iterable[int] | None, *, compliant: bool = False) -> None:
+        self._successes = _written(successes)
+        self._retryable = None if retryable is None else _written(retryable)
+        self._statuses = _AS_UNAVAILABLE if compliant else _NO_STATUSES
+        self._compliant = compliant
+
+    def __call__(self, exchange: Exchange) -> Verdict:
         response = exchange.response
-        if not exchange.complete or response is None or response.status >= 400:
-            return False
-        return exchange.grpc_status in successes
+        if response is None or not exchange.complete:
+            return RETRYABLE if self._compliant and _refused(exchange) else FAILURE
+        if response.status >= 400:
+            return RETRYABLE if response.status in self._statuses else FAILURE
+        status = exchange.grpc_status
+        return SUCCESS if status in self._successes else self._failed(status)
 
-    return classify
+    def _failed(self, status: bytes | None) -> Verdict:
+        if status is None or (self._retryable is not None and status not in self._retryable):
+            return FAILURE
+        return RETRYABLE
+
+    def holds(self, exchange: Exchange, head: ResponseHead, end: bool) -> bool:
+        """See :class:`Classifier`. A client that is still sending may wait for the head: it is not made to."""
+        if head.status >= 400:
+            return head.status in self._statuses
+        if end:
+            status = head.get(b"grpc-status")
+            return status not in self._successes and self._failed(status) is RETRYABLE
+        return self._retryable != frozenset() and (exchange.body is None or exchange.body.ended)
 
 
-def _make(config: Config, context: None) -> Classifier:
-    return by_status(config.success_status_codes)
+def _written(codes: Iterable[int]) -> frozenset[bytes]:
+    return frozenset([b"%d" % code for code in codes])
+
+
+def _refused(exchange: Exchange) -> bool:
+    failure = exchange.failure
+    return failure is not None and failure.code == REFUSED_STREAM and failure.blame is Blame.UPSTREAM
 
 
 _H2 = frozenset({"h2", "grpc"})
 
-# They agree on what a success is and differ in what may be retried, which is the retry filter's business.
-DEFAULT = Plugin("io.l5d.h2.grpc.default", Config, _make, _H2)
-NEVER_RETRYABLE = Plugin("io.l5d.h2.grpc.neverRetryable", Config, _make, _H2)
+
+def _plugin(name: str, make: Callable[[Any], Classifier], config: type[Any] = Config) -> Plugin:
+    return Plugin(f"io.l5d.h2.grpc.{name}", config, lambda given, context: make(given), _H2)
+
+
+DEFAULT = _plugin("default", lambda config: ByGrpcStatus(config.success_status_codes, (UNAVAILABLE,)))
+COMPLIANT = _plugin("compliant", lambda config: ByGrpcStatus(config.success_status_codes, (UNAVAILABLE,), compliant=True))
+ALWAYS_RETRYABLE = _plugin("alwaysRetryable", lambda config: ByGrpcStatus(config.success_status_codes, None))
+NEVER_RETRYABLE = _plugin("neverRetryable", lambda config: ByGrpcStatus(config.success_status_codes, ()))
+RETRYABLE_STATUS_CODES = _plugin(
+    "retryableStatusCodes",
+    lambda config: ByGrpcStatus(config.success_status_codes, config.retryable_status_codes),
+    RetryableConfig,
+)

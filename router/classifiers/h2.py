@@ -1,44 +1,44 @@
-"""Classifiers of h2 routers. A gRPC stream (by its request's content type) is judged by its grpc-status."""
+"""Classifiers of h2 routers: by HTTP status, and gRPC streams (by their request's content type) by their grpc-status.
+
+For a gRPC stream UNAVAILABLE is what a 5xx is for others.
+"""
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Callable
 
-from router.classifiers.grpc import by_status
+from router.classifiers.grpc import UNAVAILABLE, ByGrpcStatus
+from router.classifiers.http import ALL, IDEMPOTENT, NONE, READ, AllSuccessful, ByStatus, Config
 from router.model.exchange import Exchange
-from router.spi import Classifier, Plugin
+from router.model.headers import ResponseHead
+from router.model.verdict import Classifier, Verdict
+from router.spi import Plugin
 
 
-@attrs.frozen
-class Config:
-    """Nothing to configure."""
+class ByEither:
+    """Failures of ``methods`` are retryable."""
 
+    def __init__(self, methods: frozenset[bytes]) -> None:
+        self._plain = ByStatus(methods)
+        self._grpc = ByGrpcStatus((0,), (UNAVAILABLE,) if b"POST" in methods else ())
 
-_grpc_ok = by_status((0,))
+    def __call__(self, exchange: Exchange) -> Verdict:
+        return self._grpc(exchange) if exchange.request.grpc else self._plain(exchange)
 
-
-def non_retryable_5xx(exchange: Exchange) -> bool:
-    """Success is a response that ended with a status below 500; for gRPC, one that ended with grpc-status 0."""
-    if exchange.request.grpc:
-        return _grpc_ok(exchange)
-    response = exchange.response
-    return exchange.complete and response is not None and response.status < 500
-
-
-def all_successful(exchange: Exchange) -> bool:
-    """Success is any response that ended."""
-    return exchange.complete
-
-
-def _make_non_retryable_5xx(config: Config, context: None) -> Classifier:
-    return non_retryable_5xx
-
-
-def _make_all_successful(config: Config, context: None) -> Classifier:
-    return all_successful
+    def holds(self, exchange: Exchange, head: ResponseHead, end: bool) -> bool:
+        """See :class:`Classifier`."""
+        return self._grpc.holds(exchange, head, end) if exchange.request.grpc else self._plain.holds(exchange, head, end)
 
 
 _H2 = frozenset({"h2", "grpc"})
 
-NON_RETRYABLE_5XX = Plugin("io.l5d.h2.nonRetryable5XX", Config, _make_non_retryable_5xx, _H2)
-ALL_SUCCESSFUL = Plugin("io.l5d.h2.allSuccessful", Config, _make_all_successful, _H2)
+
+def _plugin(name: str, make: Callable[[], Classifier]) -> Plugin:
+    return Plugin(f"io.l5d.h2.{name}", Config, lambda config, context: make(), _H2)
+
+
+NON_RETRYABLE_5XX = _plugin("nonRetryable5XX", lambda: ByEither(NONE))
+RETRYABLE_READ_5XX = _plugin("retryableRead5XX", lambda: ByEither(READ))
+RETRYABLE_IDEMPOTENT_5XX = _plugin("retryableIdempotent5XX", lambda: ByEither(IDEMPOTENT))
+RETRYABLE_ALL_5XX = _plugin("retryableAll5XX", lambda: ByEither(ALL))
+ALL_SUCCESSFUL = _plugin("allSuccessful", AllSuccessful)

@@ -49,13 +49,6 @@ KINDS: dict[str, frozenset[str]] = {
         )
     ),
     "balancer": frozenset(("ewma", "aperture", "heap", "roundRobin")),
-    "classifier": frozenset(
-        (
-            "io.l5d.http.retryableRead5XX", "io.l5d.http.retryableIdempotent5XX", "io.l5d.http.retryableAll5XX",
-            "io.l5d.h2.retryableRead5XX", "io.l5d.h2.retryableIdempotent5XX", "io.l5d.h2.retryableAll5XX",
-            "io.l5d.h2.grpc.compliant", "io.l5d.h2.grpc.alwaysRetryable", "io.l5d.h2.grpc.retryableStatusCodes",
-        )
-    ),
 }  # fmt: skip
 
 REMOVED: dict[str, dict[str, str]] = {

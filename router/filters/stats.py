@@ -10,11 +10,11 @@ from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure
 from router.model.metrics import Counter, Metrics
 from router.model.service import Service
-from router.spi import Classifier
+from router.model.verdict import SUCCESS, Classifier
 
 
-def stats(metrics: Metrics, classify: Classifier, next_service: Service) -> Service:
-    """Count what passes through."""
+def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) -> Service:
+    """Count what passes through, judged by ``classify``, or by the exchange's own classifier."""
     requests, success = metrics.counter("requests"), metrics.counter("success")
     failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
     pending, latency = metrics.gauge("pending"), metrics.stat("request_latency_ms")
@@ -28,12 +28,14 @@ def stats(metrics: Metrics, classify: Classifier, next_service: Service) -> Serv
             await next_service(exchange)
         except Failure as error:
             failure = error
+            if exchange.failure is None:
+                exchange.failure = error
             raise
         finally:
             pending.value -= 1
             requests.value += 1
             latency.add((exchange.now() - started) * 1000.0)
-            if classify(exchange):
+            if (exchange.verdict if classify is None else classify(exchange)) is SUCCESS:
                 success.value += 1
             elif failure is not None and failure.blame is Blame.CLIENT:
                 cancelled.value += 1
@@ -45,6 +47,16 @@ def stats(metrics: Metrics, classify: Classifier, next_service: Service) -> Serv
                     counter.value += 1
 
     return stats_service
+
+
+def classified(classify: Classifier, next_service: Service) -> Service:
+    """Have the exchange judged by ``classify`` from here on."""
+
+    async def classified_service(exchange: Exchange) -> None:
+        exchange.classify = classify
+        await next_service(exchange)
+
+    return classified_service
 
 
 class _Statuses(dict[int, tuple[Counter, Counter]]):

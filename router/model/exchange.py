@@ -10,7 +10,9 @@ Theory of operation
 3. Filters look at ``response``, ``trailers``, ``failure`` and ``complete`` after the inner service is over.
 4. Response heads are changed by ``edits``, pure functions from head to head, applied in the order in which they
    were added (the innermost filter runs first, hence adds last and is applied last; filters that care say so).
-5. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
+5. A ``gate``, where there is one, decides whether the response goes to the client or is held until its verdict is known.
+   An exchange of which nothing was sent to the client can be :meth:`renewed <renew>` for another attempt.
+6. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
 from router.model.strand import Strand
 from router.model.timers import Timer
+from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 
 Edit = Callable[[ResponseHead], ResponseHead]
+Gate = Callable[["Exchange", ResponseHead, bool], Sink]
+"""Called in place of ``reply.start`` with the edited head and whether it ends the response; returns the body's sink."""
 
 
 class Reply(Sink, Protocol):
@@ -46,13 +51,14 @@ class Exchange:
 
     ``deadline`` and ``received_at`` are seconds of the host's clock. ``local_dtab``, ``path``, ``bound`` and
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
-    ``note`` is free room for filters, by role.
+    ``attempt`` counts from 0; ``tried`` has the endpoints of the attempts before this one. ``classify`` is the classifier of
+    the logical name. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
-        "_timer", "body", "bound", "complete", "deadline", "deadline_cause", "edits", "endpoint", "failure", "host",
-        "local_dtab", "note", "path", "received_at", "reply", "request", "responded_at", "response", "strand",
-        "trailers",
+        "_timer", "_verdict", "attempt", "body", "bound", "classify", "complete", "deadline", "deadline_cause", "edits",
+        "endpoint", "failure", "gate", "host", "local_dtab", "note", "path", "received_at", "reply", "request", "responded_at",
+        "response", "strand", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -74,6 +80,11 @@ class Exchange:
         self.trailers: Fields = ()
         self.failure: Failure | None = None
         self.complete = False
+        self.attempt = 0
+        self.tried: tuple[Any, ...] = ()
+        self.classify: Classifier = BY_COMPLETION
+        self._verdict: Verdict | None = None
+        self.gate: Gate | None = None
         self.edits: list[Edit] | None = None
         self.note: dict[str, Any] | None = None
 
@@ -97,7 +108,8 @@ class Exchange:
                 head = edit(head)
         self.response = head
         self.responded_at = self.host.timers.now()
-        return self.reply.start(head, end)
+        gate = self.gate
+        return self.reply.start(head, end) if gate is None else gate(self, head, end)
 
     def conclude(self, trailers: Fields) -> None:
         """The response has ended as it should."""
@@ -111,6 +123,27 @@ class Exchange:
             if name == b"grpc-status":
                 return value
         return self.response.get(b"grpc-status") if self.response is not None else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the classifier says of the exchange or attempt, which must be over; asked once."""
+        verdict = self._verdict
+        if verdict is None:
+            verdict = self._verdict = self.classify(self)
+        return verdict
+
+    def renew(self, request: RequestHead, edits: int) -> None:
+        """Begin another attempt with ``request``: nothing was sent to the client. The first ``edits`` edits are kept."""
+        if self.endpoint is not None:
+            self.tried = (*self.tried, self.endpoint)
+        self.attempt += 1
+        self.request = request
+        self.response = self.failure = self._verdict = self.endpoint = self.bound = None
+        self.trailers = ()
+        self.complete = False
+        self.responded_at = 0.0
+        if self.edits is not None:
+            del self.edits[edits:]
 
     # -- time -----------------------------------------------------------------------------------------------
 
@@ -135,7 +168,7 @@ class Exchange:
             self._timer = None
         if self.body is not None:
             self.body.unjoin()
-        self.strand = None
+        self.strand = self.gate = None
         self.edits = None
 
 

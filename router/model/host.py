@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from router.model.events import Events
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
 
@@ -15,16 +16,17 @@ log = logging.getLogger("waypost")
 
 
 class Host:
-    """Nursery, clock and timers of one worker, and the place where bugs are reported.
+    """Nursery, clock, timers and events of one worker, and the place where bugs are reported.
 
     ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test.
     """
 
-    __slots__ = ("crashes", "nursery", "on_crash", "timers")
+    __slots__ = ("crashes", "events", "nursery", "on_crash", "timers")
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.nursery = nursery
         self.crashes = 0
+        self.events = Events()
         self.on_crash: Callable[[Exception], None] = _log_crash
         self.timers = Timers(now, self.crashed)
 

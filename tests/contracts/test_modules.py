@@ -15,11 +15,12 @@ from router.model.headers import RequestHead
 from router.model.metrics import Metrics
 from router.model.stack import Module
 from router.model.strand import Waiter
+from router.model.verdict import BY_COMPLETION
 from tests.contracts.conftest import REGISTRY
 from tests.support.fakes import Call, FakeHost, answering, waiting
 
 PARAMS = SimpleNamespace(
-    classify=lambda exchange: exchange.complete,
+    classify=BY_COMPLETION,
     max_call_depth=10,
     total_timeout=1.0,
     attempt_timeout=1.0,

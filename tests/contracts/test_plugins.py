@@ -14,12 +14,16 @@ from dtab import Path
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
-from router.spi import GROUPS, IdentifierContext, Plugin, ProtocolPlugin
+from router.model.verdict import RETRYABLE, SUCCESS, Verdict
+from router.spi import GROUPS, BalancerContext, IdentifierContext, Plugin, ProtocolPlugin
 from tests.contracts.conftest import REGISTRY, plugins
 from tests.support.fakes import FakeHost, RecordingReply
 
 # What the config classes without defaults need.
-NEEDED: dict[str, dict[str, Any]] = {"io.l5d.static": {"path": "/fixed"}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "io.l5d.static": {"path": "/fixed"},
+    "io.l5d.h2.grpc.retryableStatusCodes": {"retryable_status_codes": (8, 14)},
+}
 
 
 def config(plugin: Plugin) -> Any:
@@ -101,9 +105,13 @@ def outcomes(draw: st.DrawFn) -> Exchange:
 @pytest.mark.parametrize("plugin", plugins("classifier"), ids=lambda one: one.kind)
 @given(over=outcomes())
 def test_a_classifier_judges_everything_and_what_did_not_end_is_no_success(plugin: Plugin, over: Exchange) -> None:
-    success = plugin.make(config(plugin), None)(over)
-    assert success in (True, False)
-    assert over.complete or not success
+    classify = plugin.make(config(plugin), None)
+    verdict = classify(over)
+    assert isinstance(verdict, Verdict)
+    assert over.complete or verdict is not SUCCESS
+    assert classify(over) is verdict
+    if verdict is RETRYABLE and over.response is not None and over.complete:
+        assert any(classify.holds(over, over.response, end) for end in (True, False))  # or the client would have seen it
 
 
 # -- pickers --------------------------------------------------------------------------------------------------
@@ -117,7 +125,8 @@ class Target:
     service: Any = None
 
 
-PICKERS = pytest.mark.parametrize("make_picker", [one.make(config(one), None) for one in plugins("balancer")])
+CONTEXT = BalancerContext(lambda: 0.0)
+PICKERS = pytest.mark.parametrize("make_picker", [one.make(config(one), CONTEXT).make_picker for one in plugins("balancer")])
 
 
 @PICKERS

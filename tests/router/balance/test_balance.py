@@ -22,8 +22,9 @@ from router.balance.pool import Pool
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
+from router.spi import BalancerContext
 
-PICKERS = [p2c.make(p2c.Config(), None)]
+P2C = p2c.make(p2c.Config(), BalancerContext(lambda: 0.0))
 
 
 @attrs.define(eq=False)
@@ -184,7 +185,7 @@ def bound(*ports: int) -> Ok[Any]:
 
 
 def balancer(addr: Any) -> Balancer:
-    return Balancer(addr, PICKERS[0], OnePool, lambda service: service, Metrics())  # type: ignore[arg-type]
+    return Balancer(addr, P2C, OnePool, lambda service: service, Metrics())  # type: ignore[arg-type]
 
 
 def test_endpoints_survive_changes_and_keep_their_loads() -> None:

@@ -27,8 +27,9 @@ from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
+from router.spi import BalancerContext
 
-P2C = p2c.make(p2c.Config(), None)
+P2C = p2c.make(p2c.Config(), BalancerContext(lambda: 0.0))
 
 
 class Scripted:
@@ -230,10 +231,10 @@ class Target:
     service: Any = None
 
 
-def test_idle_endpoints_are_picked_in_proportion_to_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p2c, "random", random.Random(3).random)
+def test_idle_endpoints_are_picked_in_proportion_to_their_weights() -> None:
+    context = BalancerContext(lambda: 0.0, random.Random(3).random)
     targets = [Target(1.0), Target(3.0), Target(0.0)]
-    pick = P2C(targets)
+    pick = p2c.make(p2c.Config(), context).make_picker(targets)
     seen = Counter(id(pick()) for _ in range(4000))
     assert seen[id(targets[1])] / seen[id(targets[0])] == pytest.approx(3.0, rel=0.15)
     assert seen[id(targets[2])] == 0
@@ -241,5 +242,5 @@ def test_idle_endpoints_are_picked_in_proportion_to_their_weights(monkeypatch: p
 
 def test_without_any_weight_all_are_equal() -> None:
     targets = [Target(0.0), Target(0.0)]
-    pick = P2C(targets)
+    pick = P2C.make_picker(targets)
     assert {id(pick()) for _ in range(100)} == {id(target) for target in targets}

@@ -17,6 +17,12 @@ from router.bind.router import ClientSettings, RouterCore, RouterSettings, Servi
 from router.model.failure import Kind
 from router.model.headers import RequestHead
 from router.model.metrics import Metrics
+from router.model.verdict import BY_COMPLETION
+from router.spi import BalancerContext, Balancing
+
+
+def balancing() -> Balancing:
+    return p2c.make(p2c.Config(), BalancerContext(lambda: 0.0))
 
 
 class FakeInterpreter:
@@ -42,8 +48,8 @@ def core(host: Any, **changes: Any) -> tuple[RouterCore, FakeInterpreter]:
 
     settings: dict[str, Any] = {
         "label": "test", "identify": lambda head: read_path("/svc/" + head.authority.decode()) if head.authority else "no host",
-        "interpreter": interpreter, "classify": lambda exchange: exchange.complete,
-        "service": lambda path: ServiceSettings(), "client": lambda path: ClientSettings(connect, p2c.make(p2c.Config(), None)),
+        "interpreter": interpreter, "classify": BY_COMPLETION,
+        "service": lambda path: ServiceSettings(), "client": lambda path: ClientSettings(connect, balancing),
         "metrics": Metrics(), "binding_timeout": 10.0, "paths": 3, "idle_ttl": 60.0,
     }  # fmt: skip
     return RouterCore(host, RouterSettings(**(settings | changes))), interpreter

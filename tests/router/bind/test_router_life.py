@@ -15,6 +15,12 @@ from router.bind.router import ClientSettings, RouterCore, RouterSettings, Servi
 from router.model.failure import Failure, Kind
 from router.model.headers import RequestHead
 from router.model.metrics import Metrics
+from router.model.verdict import BY_COMPLETION
+from router.spi import BalancerContext, Balancing
+
+
+def balancing() -> Balancing:
+    return p2c.make(p2c.Config(), BalancerContext(lambda: 0.0))
 
 
 class Interpreter:
@@ -42,9 +48,9 @@ def router(host: Any, **changes: Any) -> tuple[RouterCore, Interpreter]:
         "label": "test",
         "identify": identify,
         "interpreter": interpreter,
-        "classify": lambda exchange: exchange.complete,
+        "classify": BY_COMPLETION,
         "service": lambda path: ServiceSettings(),
-        "client": lambda path: ClientSettings(connect, p2c.make(p2c.Config(), None)),
+        "client": lambda path: ClientSettings(connect, balancing),
         "metrics": Metrics(),
         "idle_ttl": 60.0,
     }

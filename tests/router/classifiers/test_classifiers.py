@@ -8,26 +8,36 @@ from router.classifiers import grpc, h2, http
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
+from router.model.verdict import FAILURE, RETRYABLE, SUCCESS
 
 HOST = SimpleNamespace(timers=SimpleNamespace(now=lambda: 0.0))
 REPLY = SimpleNamespace(start=lambda head, end: None, started=False)
+GONE = Failure(Kind.RESET, "gone", Blame.CLIENT)
 RESET = Failure(Kind.RESET, "reset", Blame.UPSTREAM, code=2)
 
 
-def exchange(status=200, *, content_type=None, head_status=None, trailers=(), complete=True, failure=None):
+def exchange(
+    status=200, *, content_type=None, head_status=None, trailers=(), complete=True, failure=None, method=b"POST", retryable=None
+):
     """An exchange that is over. ``head_status``: grpc-status of a Trailers-Only response."""
     fields = ((b"content-type", content_type),) if content_type else ()
-    made = Exchange(HOST, RequestHead(b"POST", b"http", b"web", b"/", fields), None, REPLY)
+    made = Exchange(HOST, RequestHead(method, b"http", b"web", b"/", fields), None, REPLY)
+    said = ((b"grpc-status", head_status),) if head_status else ()
+    said += ((b"l5d-retryable", retryable),) if retryable else ()
     if status is not None:
-        made.respond(ResponseHead(status, ((b"grpc-status", head_status),) if head_status else ()), end=True)
+        made.respond(ResponseHead(status, said), end=True)
     if complete:
         made.conclude(trailers)
     made.failure = failure
     return made
 
 
-def classify(plugin, over, **config):
+def judge(plugin, over, **config):
     return plugin.make(plugin.config(**config), None)(over)
+
+
+def classify(plugin, over, **config):
+    return judge(plugin, over, **config) is SUCCESS
 
 
 BY_STATUS = [http.NON_RETRYABLE_5XX, h2.NON_RETRYABLE_5XX]
@@ -102,6 +112,80 @@ def test_the_default_of_h2_judges_grpc_by_its_status(content_type):
 
 def test_the_default_of_h2_judges_grpc_web_by_status():
     assert classify(h2.NON_RETRYABLE_5XX, exchange(200, content_type=b"application/grpc-web")) is True
+
+
+METHODS = {"Read": [b"GET", b"HEAD", b"OPTIONS", b"TRACE"], "Idempotent": [b"PUT", b"DELETE"], "All": [b"POST", b"PATCH"]}
+
+
+def retryable_methods(name):
+    groups = list(METHODS)
+    return [method for group in groups[: groups.index(name) + 1] for method in METHODS[group]]
+
+
+@pytest.mark.parametrize("module", [http, h2])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("method", [method for methods in METHODS.values() for method in methods] + [b"CONNECT", b"PURGE"])
+def test_methods_decide_what_may_be_sent_again(module, name, method):
+    plugin = getattr(module, f"RETRYABLE_{name.upper()}_5XX")
+    wanted = RETRYABLE if method in retryable_methods(name) else FAILURE
+    assert judge(plugin, exchange(503, method=method)) is wanted
+    assert judge(plugin, exchange(None, complete=False, failure=RESET, method=method)) is wanted
+    assert judge(plugin, exchange(404, method=method)) is SUCCESS
+    assert judge(plugin, exchange(200, complete=False, failure=GONE, method=method)) is FAILURE
+
+
+@pytest.mark.parametrize("module", [http, h2])
+def test_a_failure_can_say_that_it_may_be_sent_again(module):
+    assert judge(module.NON_RETRYABLE_5XX, exchange(503)) is FAILURE
+    assert judge(module.NON_RETRYABLE_5XX, exchange(503, retryable=b"true")) is RETRYABLE
+    assert judge(module.NON_RETRYABLE_5XX, exchange(503, retryable=b"false")) is FAILURE
+    assert judge(module.NON_RETRYABLE_5XX, exchange(200, retryable=b"true")) is SUCCESS
+
+
+REFUSED = Failure(Kind.RESET, "refused", Blame.UPSTREAM, code=7)
+
+
+@pytest.mark.parametrize(
+    ("over", "wanted"),
+    [
+        (exchange(head_status=b"14"), "default compliant always 14"),
+        (exchange(trailers=((b"grpc-status", b"14"),)), "default compliant always 14"),
+        (exchange(head_status=b"8"), "always"),
+        (exchange(head_status=b"0"), ""),
+        (exchange(429), "compliant"),
+        (exchange(502), "compliant"),
+        (exchange(503), "compliant"),
+        (exchange(504), "compliant"),
+        (exchange(500), ""),
+        (exchange(404), ""),
+        (exchange(None, complete=False, failure=REFUSED), "compliant"),
+        (exchange(None, complete=False, failure=RESET), ""),
+        (exchange(), ""),
+    ],
+)
+def test_what_the_grpc_kinds_may_send_again(over, wanted):
+    kinds = {
+        "default": grpc.DEFAULT,
+        "compliant": grpc.COMPLIANT,
+        "always": grpc.ALWAYS_RETRYABLE,
+        "never": grpc.NEVER_RETRYABLE,
+    }
+    found = [name for name, plugin in kinds.items() if judge(plugin, over) is RETRYABLE]
+    if judge(grpc.RETRYABLE_STATUS_CODES, over, retryable_status_codes=[14]) is RETRYABLE:
+        found.append("14")
+    assert " ".join(found) == wanted
+
+
+def test_a_client_that_is_still_sending_sees_the_head_at_once():
+    classify = grpc.DEFAULT.make(grpc.DEFAULT.config(), None)
+    sending, sent = exchange(None, complete=False), exchange(None, complete=False)
+    sending.body, sent.body = SimpleNamespace(ended=False), SimpleNamespace(ended=True)
+    head = ResponseHead(200)
+    assert not classify.holds(sending, head, False)
+    assert classify.holds(sent, head, False)
+    assert classify.holds(sending, ResponseHead(200, ((b"grpc-status", b"14"),)), True)
+    never = grpc.NEVER_RETRYABLE.make(grpc.NEVER_RETRYABLE.config(), None)
+    assert not never.holds(sent, head, False)
 
 
 def test_kinds_and_protocols():

@@ -12,6 +12,7 @@ sys.path.insert(0, str(FilePath(__file__).parents[2]))
 from support.fakes import Call, FakeHost, answering, waiting
 
 from dtab import read_dtab, read_path
+from router.classifiers.http import NON_RETRYABLE_5XX
 from router.filters.context import MAX_BYTES, dtab_context
 from router.filters.headers import Plan, call_depth, context_out, response_headers
 from router.filters.stats import stats
@@ -22,9 +23,7 @@ from router.model.headers import RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
 
-
-def good(exchange: Exchange) -> bool:
-    return exchange.complete and exchange.response is not None and exchange.response.status < 500
+good = NON_RETRYABLE_5XX.make(None, None)
 
 
 def head(*fields: tuple[bytes, bytes], version: tuple[int, int] = (2, 0)) -> RequestHead:
