@@ -18,9 +18,12 @@ from router.bind.router import ClientSettings, RouterCore, RouterSettings, Servi
 from router.bind.segments import SERVER, ServerParams
 from router.config.load import effective
 from router.config.plugins import Registry
-from router.config.schema import ClientBase, Config, Router, ServiceBase
+from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
+from router.filters.budget import BudgetConfig
+from router.filters.retry import RetryPolicy
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
+from router.model.backoff import constant
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.stack import Stack
@@ -172,7 +175,12 @@ class _Assembly:
         (base,) = effective(self.router.base.service, path, ServiceBase)
         chosen = base.response_classifier
         classify = None if chosen is None else chosen.plugin.make(chosen.config, None)
-        return ServiceSettings(_seconds(base.total_timeout_ms), classify)
+        return ServiceSettings(
+            total_timeout=_seconds(base.total_timeout_ms),
+            classify=classify,
+            retries=_retry_policy(base),
+            budget=_budget(base.retries.budget),
+        )
 
     def _client(self, path: Path) -> ClientSettings:
         (base,) = effective(self.router.base.client, path, ClientBase)
@@ -182,6 +190,7 @@ class _Assembly:
             connect=self._connect(protocol, own),
             balancing=lambda: self._balancing(base.load_balancer),
             attempt_timeout=_seconds(base.request_attempt_timeout_ms),
+            requeues=_budget(base.requeue_budget),
             per_connection=protocol.per_connection,
             max_connections=protocol.max_connections,
             modules=protocol.client_modules,
@@ -227,6 +236,21 @@ def _inherited(own: Any, router: Any) -> Any:
     shared = [field.name for field in attrs.fields(type(router)) if field.name in names]
     changes = {name: getattr(router, name) for name in shared if getattr(own, name) == names[name]}
     return attrs.evolve(own, **changes) if changes else own
+
+
+def _retry_policy(base: ServiceBase) -> RetryPolicy:
+    chosen = base.retries.backoff
+    return RetryPolicy(
+        backoff=constant(0.0) if chosen is None else chosen.plugin.make(chosen.config, None),
+        max_retries=base.retries.max_retries,
+        request_bytes=base.retry_buffer_size.request_bytes,
+        response_bytes=base.retry_buffer_size.response_bytes,
+        patience=base.classification_timeout_ms / 1000,
+    )
+
+
+def _budget(given: Budget) -> BudgetConfig:
+    return BudgetConfig(given.min_retries_per_sec, given.percent_can_retry, given.ttl_secs)
 
 
 def _seconds(milliseconds: int | None) -> float | None:

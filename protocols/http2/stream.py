@@ -41,6 +41,7 @@ class Stream(Source):
         self.ended = False
         self._held = None
         self._pending_end = None
+        self.replay = None
         self.conn = conn
         self.id = stream_id
         self.recv_window = conn.local_window

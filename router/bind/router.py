@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import attrs
 
@@ -25,7 +26,10 @@ from router.balance.pool import Pool
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
 from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
+from router.filters.budget import Budget, BudgetConfig
+from router.filters.retry import RetryPolicy
 from router.interpreters.default import Interpreter
+from router.model.backoff import constant
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.host import Host
@@ -45,6 +49,8 @@ class ServiceSettings:
 
     total_timeout: float | None = None
     classify: Classifier | None = None
+    retries: RetryPolicy = attrs.field(factory=lambda: RetryPolicy(constant(0.0)))
+    budget: BudgetConfig = attrs.field(factory=BudgetConfig)
 
 
 @attrs.frozen
@@ -54,6 +60,7 @@ class ClientSettings:
     connect: Connect
     balancing: Callable[[], Balancing]
     attempt_timeout: float | None = None
+    requeues: BudgetConfig = attrs.field(factory=BudgetConfig)
     per_connection: int = 1
     max_connections: int = 4096
     modules: tuple[Module, ...] = ()
@@ -78,11 +85,12 @@ class RouterSettings:
 class Client:
     """The balancer of a bound id. ``refs`` counts the trees that lead here."""
 
-    __slots__ = ("balancer", "idle_since", "metrics", "refs", "settings")
+    __slots__ = ("balancer", "idle_since", "metrics", "refs", "requeues", "settings")
 
-    def __init__(self, balancer: Balancer, settings: ClientSettings, metrics: Metrics) -> None:
+    def __init__(self, balancer: Balancer, settings: ClientSettings, metrics: Metrics, requeues: Budget) -> None:
         self.balancer = balancer
         self.settings = settings
+        self.requeues = requeues
         self.metrics = metrics
         self.refs = 0
         self.idle_since = 0.0
@@ -113,6 +121,7 @@ class RouterCore:
         self.settings = settings
         self._entries: dict[tuple[Path, Dtab], Entry] = {}
         self._clients: dict[Path, Client] = {}
+        self._budgets: WeakValueDictionary[Path, Budget] = WeakValueDictionary()
         self._sweeper: Any = None
         settings.metrics.gauge("bindings", lambda: len(self._entries))
 
@@ -163,7 +172,10 @@ class RouterCore:
         configured = settings.service(path)
         metrics = settings.metrics.scope("service", path.show().lstrip("/"))
         entry = Entry(key, metrics)
-        params = PathParams(metrics, configured.classify or settings.classify, configured.total_timeout)
+        budget = self._budget(path, configured.budget)
+        params = PathParams(
+            metrics, configured.classify or settings.classify, configured.total_timeout, configured.retries, budget
+        )
         entry.service = PATH.make(params, self._pick_service(entry))
         if self._make_room():
             self._entries[key] = entry
@@ -172,6 +184,13 @@ class RouterCore:
         tree = settings.interpreter.bind(path, local or None)
         entry.observation = tree.observe(lambda state: self._bound(entry, state))
         return entry
+
+    def _budget(self, path: Path, configured: BudgetConfig) -> Budget:
+        """The retry budget of a logical name: one, whatever dtabs its requests bring; it lives as long as its entries."""
+        budget = self._budgets.get(path)
+        if budget is None:
+            budget = self._budgets[path] = Budget(configured, self.host.timers.now)
+        return budget
 
     def _make_room(self) -> bool:
         if len(self._entries) < self.settings.paths:
@@ -273,6 +292,8 @@ class RouterCore:
             bound.id,
             bound.residual,
             local or None,
+            client.requeues,
+            lambda: len(client.balancer.targets),
         )
         stack = Stack(CLIENT.modules + configured.modules)
         services[key] = _noting(bound, stack.make(params, client.balancer.conduct))
@@ -286,7 +307,8 @@ class RouterCore:
             return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
 
         balancer = Balancer(bound.addr, configured.balancing(), make_pool, _same, metrics, self.settings.binding_timeout)
-        client = self._clients[bound.id] = Client(balancer, configured, metrics)
+        requeues = Budget(configured.requeues, self.host.timers.now)
+        client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues)
         return client
 
     def _let_go(self, clients: list[Client]) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 import attrs
 
 from dtab import Dtab, Path
+from router.filters.budget import Budget
 from router.filters.context import dtab_context
 from router.filters.headers import Plan, call_depth, context_out, response_headers
+from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.metrics import Metrics
@@ -36,6 +38,8 @@ class PathParams:
     metrics: Metrics
     classify: Classifier
     total_timeout: float | None
+    retries: RetryPolicy
+    budget: Budget
 
 
 @attrs.frozen
@@ -48,6 +52,8 @@ class ClientParams:
     client: Path
     residual: Path
     local: Dtab | None
+    requeues: Budget
+    endpoints: Callable[[], int]
 
 
 def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "", below: str = "") -> Module:
@@ -99,6 +105,13 @@ PATH = Stack(
             "total_timeout",
             lambda params, nxt: total_timeout(params.total_timeout, nxt),
             "spans all attempts",
+            above="retries",
+        ),
+        _module(
+            "retries",
+            lambda params, nxt: retry(params.retries, params.budget, params.classify, params.metrics, nxt),
+            "an attempt is a new choice of client and endpoint",
+            below="classifier path_stats",
         ),
     )
 ).check()
@@ -109,7 +122,13 @@ CLIENT = Stack(
             "client_stats",
             lambda params, nxt: stats(params.metrics, None, nxt),
             "counts attempts",
-            above="attempt_timeout",
+            above="attempt_timeout requeues",
+        ),
+        _module(
+            "requeues",
+            lambda params, nxt: requeue(params.requeues, params.metrics, params.endpoints, nxt),
+            "what never arrived is no attempt yet",
+            above="context_out attempt_timeout",
         ),
         _module(
             "context_out",

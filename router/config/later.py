@@ -23,10 +23,9 @@ LATER: dict[str, frozenset[str]] = {
             "addForwardedHeader", "timestampHeader", "thriftFramed", "label",
         )
     ),
-    "service": frozenset(("retries", "classificationTimeoutMs", "retryBufferSize")),
     "client": frozenset(
         (
-            "hostConnectionPool", "tls", "failFast", "failureAccrual", "requeueBudget", "clientSession", _SOCKET,
+            "hostConnectionPool", "tls", "failFast", "failureAccrual", "clientSession", _SOCKET,
             "requestAuthorizers", "forwardClientCert", "thriftFramed", "attemptTTwitterUpgrade",
         )
     ),

@@ -21,6 +21,16 @@ def at_least(low: float) -> Callable[[Any, Any, Any], None]:
     return check
 
 
+def between(low: float, high: float) -> Callable[[Any, Any, Any], None]:
+    """A validator: the value is absent, or ``low`` to ``high``."""
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"must be between {low:g} and {high:g}, not {value}")
+
+    return check
+
+
 def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
     """A validator: a port."""
     if value is not None and not 0 <= value <= 65535:
@@ -88,10 +98,39 @@ class Server:
 
 
 @attrs.frozen
+class Budget:
+    """``retries.budget`` and ``requeueBudget``."""
+
+    min_retries_per_sec: int = attrs.field(default=10, validator=at_least(0))
+    percent_can_retry: float = attrs.field(default=0.2, validator=between(0, 1000))
+    ttl_secs: float = attrs.field(default=10, validator=between(1, 60))
+
+
+@attrs.frozen
+class Retries:
+    """``retries``. ``max_retries`` is waypost's own: of one request, whatever the budget."""
+
+    budget: Budget = attrs.field(factory=Budget)
+    backoff: Any = attrs.field(default=None, metadata={"plugin": "backoff"})
+    max_retries: int = attrs.field(default=24, validator=between(0, 1000))
+
+
+@attrs.frozen
+class RetryBufferSize:
+    """``retryBufferSize``, in bytes."""
+
+    request_bytes: int = attrs.field(default=16383, validator=between(0, 1 << 20))
+    response_bytes: int = attrs.field(default=16383, validator=between(0, 1 << 20))
+
+
+@attrs.frozen
 class ServiceBase:
     """Keys of ``service``."""
 
     total_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    retries: Retries = attrs.field(factory=Retries)
+    classification_timeout_ms: int = attrs.field(default=100, validator=between(0, 10_000))
+    retry_buffer_size: RetryBufferSize = attrs.field(factory=RetryBufferSize)
     response_classifier: Any = attrs.field(default=None, metadata={"plugin": "classifier"})
 
 
@@ -100,6 +139,7 @@ class ClientBase:
     """Keys of ``client``. ``protocol`` is waypost's own: what is spoken to the endpoints, by default the router's."""
 
     load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
+    requeue_budget: Budget = attrs.field(factory=Budget)
     request_attempt_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
     protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})
 

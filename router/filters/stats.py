@@ -17,12 +17,13 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
     """Count what passes through, judged by ``classify``, or by the exchange's own classifier."""
     requests, success = metrics.counter("requests"), metrics.counter("success")
     failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
-    pending, latency = metrics.gauge("pending"), metrics.stat("request_latency_ms")
+    pending, observe = metrics.gauge("pending"), metrics.stat("request_latency_ms").add
     statuses = _Statuses(metrics)
 
     async def stats_service(exchange: Exchange) -> None:
         pending.value += 1
-        started = exchange.now()
+        now = exchange.host.timers.now
+        started = now()
         failure: Failure | None = None
         try:
             await next_service(exchange)
@@ -34,7 +35,7 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
         finally:
             pending.value -= 1
             requests.value += 1
-            latency.add((exchange.now() - started) * 1000.0)
+            observe((now() - started) * 1000.0)
             if (exchange.verdict if classify is None else classify(exchange)) is SUCCESS:
                 success.value += 1
             elif failure is not None and failure.blame is Blame.CLIENT:
@@ -43,8 +44,7 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
                 failures.value += 1
             response = exchange.response
             if response is not None:
-                for counter in statuses[response.status]:
-                    counter.value += 1
+                statuses[response.status].value += 1
 
     return stats_service
 
@@ -59,14 +59,16 @@ def classified(classify: Classifier, next_service: Service) -> Service:
     return classified_service
 
 
-class _Statuses(dict[int, tuple[Counter, Counter]]):
-    """The two counters of a status, made when it first occurs; statuses have three digits, which bounds them."""
+class _Statuses(dict[int, Counter]):
+    """The counter of a status, made when it first occurs; statuses have three digits, which bounds them. The counter of its
+    class (``2XX``) is the sum of them, made when somebody looks."""
 
     def __init__(self, metrics: Metrics) -> None:
         super().__init__()
         self._metrics = metrics.scope("status")
 
-    def __missing__(self, status: int) -> tuple[Counter, Counter]:
-        pair = (self._metrics.counter(str(status)), self._metrics.counter(f"{status // 100}XX"))
-        self[status] = pair
-        return pair
+    def __missing__(self, status: int) -> Counter:
+        counter = self[status] = self._metrics.counter(str(status))
+        first = status // 100
+        self._metrics.total(f"{first}XX", lambda: sum(one.value for code, one in self.items() if code // 100 == first))
+        return counter

@@ -10,7 +10,10 @@ Theory of operation
    and they are in an output buffer below its high-water mark) the sink calls ``source.credit(size)``, now or later.
    ``size`` is what the source's flow control counted, padding included; it is opaque to the sink.
 4. A direction ends once: by ``data(..., end=True)``, by ``end(trailers)`` or by ``abort(failure)``.
-5. ``source.stop(failure)`` tells the source that nobody wants the rest. Bytes that come later are credited to the
+5. A source that was told to :meth:`keep <Source.keep>` remembers what it pushed, up to a limit, and can be joined
+   :meth:`again <Source.again>` to another sink, which gets everything from the beginning: that is how an attempt is repeated.
+   What is kept was credited when it was accepted the first time.
+6. ``source.stop(failure)`` tells the source that nobody wants the rest. Bytes that come later are credited to the
    connection and dropped by the source's own protocol.
 """
 
@@ -39,16 +42,57 @@ class Sink(Protocol):
         """End this direction visibly broken, so that the peer can tell truncation from an end."""
 
 
+class Replay:
+    """What a source has pushed so far, while that fits into ``room`` bytes; ``spoiled`` when it did not."""
+
+    __slots__ = ("chunks", "end", "room", "spoiled")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.chunks: list[bytes] = []
+        self.end: Fields | None = None
+        self.spoiled = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Remember ``chunk``, copied where it is a view of something larger."""
+        self.room -= len(chunk)
+        if self.room < 0:
+            self.spoiled = True
+            self.chunks = []
+        elif not self.spoiled:
+            self.chunks.append(chunk if isinstance(chunk, bytes) else bytes(chunk))
+
+
 class Source:
     """The receiving half of a stream; protocols subclass it and call ``push``, ``finish`` and ``fail``."""
 
-    __slots__ = ("_held", "_pending_end", "ended", "sink")
+    __slots__ = ("_held", "_pending_end", "ended", "replay", "sink")
 
     def __init__(self) -> None:
         self.sink: Sink | None = None
         self.ended = False
         self._held: list[tuple[Chunk, int]] | None = None
         self._pending_end: Fields | Failure | None = None
+        self.replay: Replay | None = None
+
+    def keep(self, room: int) -> None:
+        """Remember what is pushed, so that it can be sent :meth:`again`; before the first join."""
+        self.replay = Replay(room)
+        for chunk, _ in self._held or ():
+            self.replay.add(chunk)
+        if self.ended and not isinstance(self._pending_end, Failure):
+            self.replay.end = self._pending_end
+
+    def again(self) -> None:
+        """Be ready to be joined anew, from the beginning. Only with a ``replay`` that is not spoiled."""
+        replay = self.replay
+        assert replay is not None
+        held = self._held or []  # what came while there was no sink is in the replay too, and was not credited yet
+        repeated = len(replay.chunks) - len(held)
+        self.sink = None
+        self._held = [(chunk, 0) for chunk in replay.chunks[:repeated]] + held
+        if replay.end is not None:
+            self._pending_end = replay.end
 
     def join(self, sink: Sink) -> None:
         """Send everything to ``sink``, first what is held."""
@@ -69,6 +113,11 @@ class Source:
 
     def push(self, chunk: Chunk, size: int, end: bool) -> None:
         """Bytes have come; ``size`` is what flow control counted for them."""
+        replay = self.replay
+        if replay is not None:
+            replay.add(chunk)
+            if end:
+                replay.end = ()
         if end:
             self.ended = True
         sink = self.sink
@@ -84,6 +133,8 @@ class Source:
     def finish(self, trailers: Fields) -> None:
         """The direction has ended."""
         self.ended = True
+        if self.replay is not None:
+            self.replay.end = trailers
         if self.sink is not None:
             self.sink.end(trailers)
         else:
@@ -102,7 +153,7 @@ class Source:
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.source = None
-        self._held = None
+        self._held = self.replay = None
 
     def held(self) -> int:
         """Flow-controlled bytes that wait for a sink."""

@@ -51,14 +51,15 @@ class Exchange:
 
     ``deadline`` and ``received_at`` are seconds of the host's clock. ``local_dtab``, ``path``, ``bound`` and
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
-    ``attempt`` counts from 0; ``tried`` has the endpoints of the attempts before this one. ``classify`` is the classifier of
-    the logical name. ``note`` is free room for filters, by role.
+    ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
+    classifier of the logical name. ``held`` is the response that a gate has not let through yet. ``note`` is free room for
+    filters, by role.
     """
 
     __slots__ = (
         "_timer", "_verdict", "attempt", "body", "bound", "classify", "complete", "deadline", "deadline_cause", "edits",
-        "endpoint", "failure", "gate", "host", "local_dtab", "note", "path", "received_at", "reply", "request", "responded_at",
-        "response", "strand", "trailers", "tried",
+        "endpoint", "failure", "gate", "held", "host", "local_dtab", "note", "path", "received_at", "reply", "request",
+        "responded_at", "response", "retries", "strand", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -80,11 +81,12 @@ class Exchange:
         self.trailers: Fields = ()
         self.failure: Failure | None = None
         self.complete = False
-        self.attempt = 0
+        self.retries = 0
         self.tried: tuple[Any, ...] = ()
         self.classify: Classifier = BY_COMPLETION
         self._verdict: Verdict | None = None
         self.gate: Gate | None = None
+        self.held: Any = None
         self.edits: list[Edit] | None = None
         self.note: dict[str, Any] | None = None
 
@@ -136,14 +138,15 @@ class Exchange:
         """Begin another attempt with ``request``: nothing was sent to the client. The first ``edits`` edits are kept."""
         if self.endpoint is not None:
             self.tried = (*self.tried, self.endpoint)
-        self.attempt += 1
         self.request = request
-        self.response = self.failure = self._verdict = self.endpoint = self.bound = None
+        self.response = self.failure = self._verdict = self.endpoint = self.held = None
         self.trailers = ()
         self.complete = False
         self.responded_at = 0.0
         if self.edits is not None:
             del self.edits[edits:]
+        if self.body is not None:
+            self.body.again()
 
     # -- time -----------------------------------------------------------------------------------------------
 

