@@ -20,6 +20,7 @@ from router.config.load import effective
 from router.config.plugins import Registry
 from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
 from router.filters.budget import BudgetConfig
+from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
@@ -180,6 +181,7 @@ class _Assembly:
             classify=classify,
             retries=_retry_policy(base),
             budget=_budget(base.retries.budget),
+            hedge=_hedge_policy(base),
         )
 
     def _client(self, path: Path) -> ClientSettings:
@@ -247,6 +249,11 @@ def _retry_policy(base: ServiceBase) -> RetryPolicy:
         response_bytes=base.retry_buffer_size.response_bytes,
         patience=base.classification_timeout_ms / 1000,
     )
+
+
+def _hedge_policy(base: ServiceBase) -> HedgePolicy | None:
+    hedging = base.hedging
+    return None if hedging is None else HedgePolicy(_seconds(hedging.delay_ms), hedging.percentile)
 
 
 def _budget(given: Budget) -> BudgetConfig:

@@ -27,6 +27,7 @@ from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
 from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
 from router.filters.budget import Budget, BudgetConfig
+from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.interpreters.default import Interpreter
 from router.model.backoff import constant
@@ -51,6 +52,7 @@ class ServiceSettings:
     classify: Classifier | None = None
     retries: RetryPolicy = attrs.field(factory=lambda: RetryPolicy(constant(0.0)))
     budget: BudgetConfig = attrs.field(factory=BudgetConfig)
+    hedge: HedgePolicy | None = None
 
 
 @attrs.frozen
@@ -174,7 +176,12 @@ class RouterCore:
         entry = Entry(key, metrics)
         budget = self._budget(path, configured.budget)
         params = PathParams(
-            metrics, configured.classify or settings.classify, configured.total_timeout, configured.retries, budget
+            metrics,
+            configured.classify or settings.classify,
+            configured.total_timeout,
+            configured.retries,
+            budget,
+            configured.hedge,
         )
         entry.service = PATH.make(params, self._pick_service(entry))
         if self._make_room():

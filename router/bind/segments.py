@@ -13,6 +13,7 @@ from dtab import Dtab, Path
 from router.filters.budget import Budget
 from router.filters.context import dtab_context
 from router.filters.headers import Plan, call_depth, context_out, response_headers
+from router.filters.hedge import HedgePolicy, hedge
 from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
@@ -40,6 +41,7 @@ class PathParams:
     total_timeout: float | None
     retries: RetryPolicy
     budget: Budget
+    hedge: HedgePolicy | None
 
 
 @attrs.frozen
@@ -112,6 +114,12 @@ PATH = Stack(
             lambda params, nxt: retry(params.retries, params.budget, params.classify, params.metrics, nxt),
             "an attempt is a new choice of client and endpoint",
             below="classifier path_stats",
+        ),
+        _module(
+            "hedging",
+            lambda params, nxt: hedge(params.hedge, params.budget, params.metrics, nxt),
+            "each attempt of the retries may be two",
+            below="retries",
         ),
     )
 ).check()

@@ -124,11 +124,20 @@ class RetryBufferSize:
 
 
 @attrs.frozen
+class Hedging:
+    """``hedging``, waypost's own: a second attempt after ``delayMs``, or else when ``percentile`` of calls have an answer."""
+
+    delay_ms: int | None = attrs.field(default=None, validator=between(1, 60_000))
+    percentile: float = attrs.field(default=95.0, validator=between(50, 99.9))
+
+
+@attrs.frozen
 class ServiceBase:
     """Keys of ``service``."""
 
     total_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
     retries: Retries = attrs.field(factory=Retries)
+    hedging: Hedging | None = None
     classification_timeout_ms: int = attrs.field(default=100, validator=between(0, 10_000))
     retry_buffer_size: RetryBufferSize = attrs.field(factory=RetryBufferSize)
     response_classifier: Any = attrs.field(default=None, metadata={"plugin": "classifier"})

@@ -148,6 +148,22 @@ class Exchange:
         if self.body is not None:
             self.body.again()
 
+    def twin(self, request: RequestHead, edits: list[Edit], body: Source | None) -> Exchange:
+        """An exchange of its own for a second attempt beside this one, answering to the same reply."""
+        twin = Exchange(self.host, request, body, self.reply)
+        twin.received_at, twin.deadline, twin.deadline_cause = self.received_at, self.deadline, self.deadline_cause
+        twin.path, twin.local_dtab, twin.classify = self.path, self.local_dtab, self.classify
+        twin.edits = list(edits)
+        if self.endpoint is not None:
+            twin.tried = (*self.tried, self.endpoint)
+        return twin
+
+    def adopt(self, twin: Exchange) -> None:
+        """The twin's outcome is this exchange's."""
+        self.response, self.trailers, self.complete = twin.response, twin.trailers, twin.complete
+        self.responded_at, self.endpoint, self.bound = twin.responded_at, twin.endpoint, twin.bound
+        self.failure, self.held, self._verdict = twin.failure, twin.held, None
+
     # -- time -----------------------------------------------------------------------------------------------
 
     def tighten(self, deadline: float, cause: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from dtab import Path
 from router.bind.segments import CLIENT, PATH, SERVER
 from router.filters.budget import Budget, BudgetConfig
+from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.model.backoff import constant
 from router.model.exchange import Exchange
@@ -33,6 +34,7 @@ PARAMS = SimpleNamespace(
     local=None,
     retries=RetryPolicy(constant(0.0)),
     budget=Budget(BudgetConfig(), lambda: 0.0),
+    hedge=HedgePolicy(10.0),
     requeues=Budget(BudgetConfig(), lambda: 0.0),
     endpoints=lambda: 1,
 )
