@@ -31,6 +31,8 @@ from router.model.stack import Stack
 from router.model.verdict import Classifier
 from router.namers.inet import InetResolver
 from router.spi import (
+    Accrual,
+    AccrualContext,
     BalancerContext,
     Balancing,
     ClientContext,
@@ -193,6 +195,8 @@ class _Assembly:
             balancing=lambda: self._balancing(base.load_balancer),
             attempt_timeout=_seconds(base.request_attempt_timeout_ms),
             requeues=_budget(base.requeue_budget),
+            accrual=lambda: self._accrual(base.failure_accrual),
+            fail_fast=base.fail_fast,
             per_connection=protocol.per_connection,
             max_connections=protocol.max_connections,
             modules=protocol.client_modules,
@@ -212,6 +216,15 @@ class _Assembly:
             return made
         plugin = self.registry.get("balancer", "p2c")
         default: Balancing = plugin.make(plugin.config(), context)
+        return default
+
+    def _accrual(self, chosen: Any) -> Accrual:
+        context = AccrualContext(self.worker.host.timers.now)
+        if chosen is not None:
+            made: Accrual = chosen.plugin.make(chosen.config, context)
+            return made
+        plugin = self.registry.get("accrual", "io.l5d.consecutiveFailures")
+        default: Accrual = plugin.make(plugin.config(), context)
         return default
 
     # -- listeners ------------------------------------------------------------------------------------------

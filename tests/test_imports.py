@@ -14,7 +14,7 @@ STDLIB = set(sys.stdlib_module_names)
 MODEL = {"router.model", "router.spi"}
 SIBLINGS = {
     "router.config", "router.bind", "router.balance", "router.filters", "router.identifiers", "router.classifiers",
-    "router.namers", "router.interpreters", "router.backoffs",
+    "router.namers", "router.interpreters", "router.backoffs", "router.accruals",
 }  # fmt: skip
 
 # package -> what it may import besides the standard library and itself; the longest matching name applies.

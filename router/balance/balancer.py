@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtab import Activity, Addr, AddrBound, AddrFailed, AddrPending, Endpoint, Failed, Ok, State
+from router.balance.breaker import ALIVE, Breaker, BreakerSettings
 from router.balance.endpoints import keep_known
 from router.balance.pool import Pool
 from router.model.exchange import Exchange
@@ -26,18 +27,30 @@ PICKS = 5  # more picks to find an endpoint that was not tried yet
 
 
 class EndpointTarget:
-    """One endpoint: its load (exchanges under way), its weight, its pool, and the balancer's own figures about it."""
+    """One endpoint: its load (exchanges under way), its weight, its pool, its breaker, the balancer's own figures about it."""
 
-    __slots__ = ("available", "endpoint", "load", "metric", "pool", "service", "weight")
+    __slots__ = ("available", "breaker", "endpoint", "load", "metric", "pool", "service", "weight")
 
-    def __init__(self, endpoint: Endpoint, pool: Pool, wrap: Callable[[Service], Service]) -> None:
+    def __init__(self, endpoint: Endpoint, pool: Pool, settings: BreakerSettings | None) -> None:
         self.endpoint = endpoint
         self.pool = pool
         self.weight = endpoint.weight
         self.load = 0
         self.metric: Any = None
         self.available = True
-        self.service: Service = wrap(pool.conduct)
+        self.service: Service = pool.conduct
+        self.breaker = None if settings is None else Breaker(settings, self, self.show)
+
+    def show(self) -> str:
+        """The address, for events."""
+        return self.endpoint.show()
+
+    def close(self) -> None:
+        """Take nothing new; exchanges under way finish."""
+        self.available = False
+        self.pool.close()
+        if self.breaker is not None:
+            self.breaker.retire()
 
 
 class Balancer:
@@ -48,14 +61,14 @@ class Balancer:
         addr: Activity[Addr],
         balancing: Balancing,
         make_pool: Callable[[Endpoint], Pool],
-        wrap: Callable[[Service], Service],
         metrics: Metrics,
+        breakers: BreakerSettings | None = None,
         timeout: float = 10.0,
     ) -> None:
         self._make_picker = balancing.make_picker
         self._ended = balancing.ended
         self._make_pool = make_pool
-        self._wrap = wrap
+        self._breakers = breakers
         self._timeout = timeout
         self._known: Addr = AddrPending()
         self._targets: dict[tuple[str, int], EndpointTarget] = {}
@@ -82,6 +95,8 @@ class Balancer:
         assert isinstance(target, EndpointTarget)
         exchange.endpoint = target.endpoint
         target.load += 1
+        breaker = target.breaker
+        epoch = 0 if breaker is None else breaker.epoch if breaker.state is ALIVE else breaker.begins()
         started = exchange.now()
         try:
             await target.service(exchange)
@@ -90,6 +105,8 @@ class Balancer:
             raise
         finally:
             target.load -= 1
+            if breaker is not None:
+                breaker.ended(exchange, epoch)
             if self._ended is not None:
                 until = exchange.responded_at or exchange.now()
                 self._ended(target, until - started, _fair(exchange))
@@ -149,20 +166,19 @@ class Balancer:
             key = (endpoint.host, endpoint.port)
             target = before.get(key) or self._targets.get(key)
             if target is None:
-                target = EndpointTarget(endpoint, self._make_pool(endpoint), self._wrap)
+                target = EndpointTarget(endpoint, self._make_pool(endpoint), self._breakers)
             target.endpoint, target.weight = endpoint, endpoint.weight
             self._targets[key] = target
         self._pick = self._make_picker(tuple(self._targets.values()))
         for key, target in before.items():
             if key not in self._targets:
-                target.available = False
-                target.pool.close()
+                target.close()
 
     def close(self) -> None:
         """Stop watching; exchanges under way finish."""
         self._observation.close()
         for target in self._targets.values():
-            target.pool.close()
+            target.close()
 
 
 def _fair(exchange: Exchange) -> bool:

@@ -22,6 +22,7 @@ import attrs
 
 from dtab import Bound, Dtab, Failed, Leaf, NameTree, Ok, Path, State, Union
 from router.balance.balancer import Balancer
+from router.balance.breaker import BreakerSettings, BreakerStats
 from router.balance.pool import Pool
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
@@ -39,7 +40,7 @@ from router.model.service import Service
 from router.model.stack import Module, Stack
 from router.model.strand import Waiter
 from router.model.verdict import Classifier
-from router.spi import Balancing, Connect, Identifier
+from router.spi import Accrual, Balancing, Connect, Identifier
 
 NO_LOCAL = Dtab()
 
@@ -63,6 +64,8 @@ class ClientSettings:
     balancing: Callable[[], Balancing]
     attempt_timeout: float | None = None
     requeues: BudgetConfig = attrs.field(factory=BudgetConfig)
+    accrual: Callable[[], Accrual] | None = None
+    fail_fast: bool = False
     per_connection: int = 1
     max_connections: int = 4096
     modules: tuple[Module, ...] = ()
@@ -313,7 +316,12 @@ class RouterCore:
             address = (endpoint.host, endpoint.port)
             return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
 
-        balancer = Balancer(bound.addr, configured.balancing(), make_pool, _same, metrics, self.settings.binding_timeout)
+        breakers = None
+        if configured.accrual is not None:
+            stats = BreakerStats(metrics)
+            accrual, name = configured.accrual(), bound.id.show()
+            breakers = BreakerSettings(self.host, accrual, stats, name, configured.fail_fast)
+        balancer = Balancer(bound.addr, configured.balancing(), make_pool, metrics, breakers, self.settings.binding_timeout)
         requeues = Budget(configured.requeues, self.host.timers.now)
         client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues)
         return client
@@ -375,10 +383,6 @@ def _noting(bound: Bound, service: Service) -> Service:
         await service(exchange)
 
     return bound_service
-
-
-def _same(service: Service) -> Service:
-    return service
 
 
 def _throw(what: tuple[Waiter[Any], Failure]) -> None:

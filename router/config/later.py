@@ -25,7 +25,7 @@ LATER: dict[str, frozenset[str]] = {
     ),
     "client": frozenset(
         (
-            "hostConnectionPool", "tls", "failFast", "failureAccrual", "clientSession", _SOCKET,
+            "hostConnectionPool", "tls", "clientSession", _SOCKET,
             "requestAuthorizers", "forwardClientCert", "thriftFramed", "attemptTTwitterUpgrade",
         )
     ),

@@ -148,6 +148,8 @@ class ClientBase:
     """Keys of ``client``. ``protocol`` is waypost's own: what is spoken to the endpoints, by default the router's."""
 
     load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
+    failure_accrual: Any = attrs.field(default=None, metadata={"plugin": "accrual"})
+    fail_fast: bool = False
     requeue_budget: Budget = attrs.field(factory=Budget)
     request_attempt_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
     protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})

@@ -22,6 +22,8 @@ from tests.support.fakes import FakeHost, RecordingReply
 # What the config classes without defaults need.
 NEEDED: dict[str, dict[str, Any]] = {
     "io.l5d.static": {"path": "/fixed"},
+    "io.l5d.successRate": {"success_rate": 0.8, "requests": 10},
+    "io.l5d.successRateWindowed": {"success_rate": 0.8, "window": 30},
     "io.l5d.h2.grpc.retryableStatusCodes": {"retryable_status_codes": (8, 14)},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from router.model.events import Events
 from router.model.exchange import Exchange
 from router.model.failure import Failure
 from router.model.headers import Fields, RequestHead, ResponseHead
@@ -19,6 +20,7 @@ class FakeHost:
         self.time = 0.0
         self.timers = Timers(lambda: self.time, self.crashed)
         self.nursery: Any = None
+        self.events = Events()
 
     def crashed(self, error: Exception) -> None:
         raise AssertionError("a strand crashed") from error

@@ -170,8 +170,8 @@ routers:
             "3:19 error: unknown kind 'io.l5d.statik'; there are io.l5d.global, io.l5d.static",
         ),
         (
-            "routers:\n- protocol: http\n  client: {failureAccrual: {kind: none}}",
-            "3:12 unsupported: 'failureAccrual' is not supported yet",
+            "routers:\n- protocol: http\n  client: {socketOptions: {noDelay: true}}",
+            "3:12 unsupported: 'socketOptions' is not supported yet",
         ),
         ("routers:\n- protocol: http\n  bindingTimeoutMs: 0", "3:21 error: must be 1 or more, not 0"),
         ('{"routers": [{"protocol": "http", "labl": 1}]}', "1:35 error: unknown key 'labl' in router — did you mean 'label'?"),
