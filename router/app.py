@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from dtab import Path, SystemNamers, read_path
+from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.bind.segments import SERVER, ServerParams
 from router.config.load import effective
@@ -197,6 +198,7 @@ class _Assembly:
             requeues=_budget(base.requeue_budget),
             accrual=lambda: self._accrual(base.failure_accrual),
             fail_fast=base.fail_fast,
+            roster=_roster(base.load_balancer),
             per_connection=protocol.per_connection,
             max_connections=protocol.max_connections,
             modules=protocol.client_modules,
@@ -267,6 +269,12 @@ def _retry_policy(base: ServiceBase) -> RetryPolicy:
 def _hedge_policy(base: ServiceBase) -> HedgePolicy | None:
     hedging = base.hedging
     return None if hedging is None else HedgePolicy(_seconds(hedging.delay_ms), hedging.percentile)
+
+
+def _roster(chosen: Any) -> Roster:
+    """The keys that all kinds of balancers have; one of another package need not."""
+    config = None if chosen is None else chosen.config
+    return Roster(getattr(config, "slow_start_secs", 0.0), getattr(config, "enable_probation", False))
 
 
 def _budget(given: Budget) -> BudgetConfig:

@@ -114,6 +114,10 @@ class Target(Protocol):
         """Whether it should be picked at all, given anything better."""
         ...
 
+    def show(self) -> str:
+        """The address, as text."""
+        ...
+
 
 Pick = Callable[[], "Target | None"]
 """Choose a target for one attempt, synchronously; None when there is none."""

@@ -8,33 +8,37 @@ the first answer wait for it: at most ``MAX_WAITERS`` of them, and no longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from dtab import Activity, Addr, AddrBound, AddrFailed, AddrPending, Endpoint, Failed, Ok, State
 from router.balance.breaker import ALIVE, Breaker, BreakerSettings
 from router.balance.endpoints import keep_known
 from router.balance.pool import Pool
+from router.balance.roster import Roster
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.strand import Waiter
+from router.model.timers import Timer, Timers
 from router.model.verdict import SUCCESS
 from router.spi import Balancing, Pick, Target
 
 MAX_WAITERS = 10_000
-PICKS = 5  # more picks to find an endpoint that was not tried yet
+PICKS = 3  # picks to find an endpoint that was not tried yet, before all are looked through
 
 
 class EndpointTarget:
     """One endpoint: its load (exchanges under way), its weight, its pool, its breaker, the balancer's own figures about it."""
 
-    __slots__ = ("available", "breaker", "endpoint", "load", "metric", "pool", "service", "weight")
+    __slots__ = ("available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "weight")
 
     def __init__(self, endpoint: Endpoint, pool: Pool, settings: BreakerSettings | None) -> None:
         self.endpoint = endpoint
         self.pool = pool
-        self.weight = endpoint.weight
+        self.weight = self.full = endpoint.weight
+        self.joined, self.leaves = -inf, inf
         self.load = 0
         self.metric: Any = None
         self.available = True
@@ -61,14 +65,19 @@ class Balancer:
         addr: Activity[Addr],
         balancing: Balancing,
         make_pool: Callable[[Endpoint], Pool],
+        timers: Timers,
         metrics: Metrics,
         breakers: BreakerSettings | None = None,
+        roster: Roster = Roster(),  # noqa: B008 - frozen
         timeout: float = 10.0,
     ) -> None:
         self._make_picker = balancing.make_picker
         self._ended = balancing.ended
         self._make_pool = make_pool
         self._breakers = breakers
+        self._roster = roster
+        self._timers = timers
+        self._timer: Timer | None = None
         self._timeout = timeout
         self._known: Addr = AddrPending()
         self._targets: dict[tuple[str, int], EndpointTarget] = {}
@@ -97,7 +106,7 @@ class Balancer:
         target.load += 1
         breaker = target.breaker
         epoch = 0 if breaker is None else breaker.epoch if breaker.state is ALIVE else breaker.begins()
-        started = exchange.now()
+        started = 0.0 if self._ended is None else exchange.now()
         try:
             await target.service(exchange)
         except Failure as failure:
@@ -112,13 +121,13 @@ class Balancer:
                 self._ended(target, until - started, _fair(exchange))
 
     def _pick_another(self, tried: tuple[Any, ...]) -> Target | None:
-        """Avoid endpoints that failed this request already, as far as a few more picks can."""
-        target = self._pick()
+        """Avoid endpoints that failed this request already, as long as there is another one."""
         for _ in range(PICKS):
-            if not isinstance(target, EndpointTarget) or target.endpoint not in tried:
-                break
             target = self._pick()
-        return target
+            if not isinstance(target, EndpointTarget) or target.endpoint not in tried:
+                return target
+        others = (other for other in self._targets.values() if other.available and other.endpoint not in tried)
+        return next(others, target)
 
     async def _wait(self, exchange: Exchange) -> None:
         """Wait for the first answer of discovery."""
@@ -162,21 +171,52 @@ class Balancer:
     def _update(self, endpoints: frozenset[Endpoint]) -> None:
         """Keep what survives, close what is gone, make a new picker."""
         before, self._targets = self._targets, {}
+        now = self._timers.now()
         for endpoint in sorted(endpoints, key=lambda endpoint: (endpoint.host, endpoint.port, endpoint.weight, endpoint.meta)):
             key = (endpoint.host, endpoint.port)
             target = before.get(key) or self._targets.get(key)
             if target is None:
                 target = EndpointTarget(endpoint, self._make_pool(endpoint), self._breakers)
-            target.endpoint, target.weight = endpoint, endpoint.weight
+                self._roster.joins(target, now, alone=not before)
+            target.endpoint, target.full, target.leaves = endpoint, endpoint.weight, inf
             self._targets[key] = target
-        self._pick = self._make_picker(tuple(self._targets.values()))
         for key, target in before.items():
             if key not in self._targets:
-                target.close()
+                self._part_with(key, target, now)
+        self._remake()
+
+    def _part_with(self, key: tuple[str, int], target: EndpointTarget, now: float) -> None:
+        if self._roster.stays(target, now):
+            self._targets[key] = target
+        else:
+            target.close()
+
+    def _remake(self) -> None:
+        """Make a picker of the present targets and weights, and look again when those change by themselves."""
+        now = self._timers.now()
+        for target in self._targets.values():
+            self._roster.weigh(target, now)
+        self._pick = self._make_picker(tuple(self._targets.values()))
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._roster.due(list(self._targets.values()), now)
+        self._timer = None if due is None else self._timers.after(due, self._look_again)
+
+    def _look_again(self, _: Any) -> None:
+        now = self._timers.now()
+        targets, self._targets = self._targets, {}
+        for key, target in targets.items():
+            if target.leaves == inf:
+                self._targets[key] = target
+            else:
+                self._part_with(key, target, now)
+        self._remake()
 
     def close(self) -> None:
         """Stop watching; exchanges under way finish."""
         self._observation.close()
+        if self._timer is not None:
+            self._timer.cancel()
         for target in self._targets.values():
             target.close()
 

@@ -24,6 +24,7 @@ from dtab import Bound, Dtab, Failed, Leaf, NameTree, Ok, Path, State, Union
 from router.balance.balancer import Balancer
 from router.balance.breaker import BreakerSettings, BreakerStats
 from router.balance.pool import Pool
+from router.balance.roster import Roster
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
 from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
@@ -66,6 +67,7 @@ class ClientSettings:
     requeues: BudgetConfig = attrs.field(factory=BudgetConfig)
     accrual: Callable[[], Accrual] | None = None
     fail_fast: bool = False
+    roster: Roster = attrs.field(factory=Roster)
     per_connection: int = 1
     max_connections: int = 4096
     modules: tuple[Module, ...] = ()
@@ -321,7 +323,8 @@ class RouterCore:
             stats = BreakerStats(metrics)
             accrual, name = configured.accrual(), bound.id.show()
             breakers = BreakerSettings(self.host, accrual, stats, name, configured.fail_fast)
-        balancer = Balancer(bound.addr, configured.balancing(), make_pool, metrics, breakers, self.settings.binding_timeout)
+        timers, wait = self.host.timers, self.settings.binding_timeout
+        balancer = Balancer(bound.addr, configured.balancing(), make_pool, timers, metrics, breakers, configured.roster, wait)
         requeues = Budget(configured.requeues, self.host.timers.now)
         client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues)
         return client

@@ -29,7 +29,7 @@ LATER: dict[str, frozenset[str]] = {
             "requestAuthorizers", "forwardClientCert", "thriftFramed", "attemptTTwitterUpgrade",
         )
     ),
-    "plugin": frozenset(("transformers", "enableProbation")),
+    "plugin": frozenset(("transformers",)),
 }  # fmt: skip
 
 KINDS: dict[str, frozenset[str]] = {
@@ -47,7 +47,6 @@ KINDS: dict[str, frozenset[str]] = {
             "io.l5d.consul.interpreter", "io.l5d.k8s.istio", "io.l5d.static",
         )
     ),
-    "balancer": frozenset(("ewma", "aperture", "heap", "roundRobin")),
 }  # fmt: skip
 
 REMOVED: dict[str, dict[str, str]] = {

@@ -185,7 +185,7 @@ def bound(*ports: int) -> Ok[Any]:
 
 
 def balancer(addr: Any) -> Balancer:
-    return Balancer(addr, P2C, OnePool, Metrics())  # type: ignore[arg-type]
+    return Balancer(addr, P2C, OnePool, FakeHost().timers, Metrics())  # type: ignore[arg-type]
 
 
 def test_endpoints_survive_changes_and_keep_their_loads() -> None:

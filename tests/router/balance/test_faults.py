@@ -140,7 +140,7 @@ def bound(*endpoints: Endpoint) -> Ok[Any]:
 
 
 def balancer(addr: Any, metrics: Metrics | None = None) -> Balancer:
-    return Balancer(addr, P2C, ScriptedPool, metrics or Metrics())  # type: ignore[arg-type]
+    return Balancer(addr, P2C, ScriptedPool, FakeHost().timers, metrics or Metrics())  # type: ignore[arg-type]
 
 
 def test_an_endpoint_whose_weight_changes_keeps_its_connections_and_load() -> None:

@@ -232,8 +232,8 @@ def test_linkerds_examples_have_no_problem_but_what_is_not_supported_yet(
 
 
 def test_a_registry_lists_what_there_is() -> None:
-    with pytest.raises(PluginError, match="there are p2c — did you mean 'p2c'"):
+    with pytest.raises(PluginError, match="p2c, roundRobin — did you mean 'p2c'"):
         REGISTRY.get("balancer", "p2d")
     mine = Registry({"balancer": [Plugin("mine", object, lambda config, context: None)]})
-    assert mine.kinds("balancer") == ["mine", "p2c"]
+    assert mine.kinds("balancer") == ["aperture", "ewma", "heap", "mine", "p2c", "roundRobin"]
     assert mine.get("balancer", "mine").kind == "mine"
