@@ -19,7 +19,7 @@ LEAST_WEIGHT = 1e-6  # an endpoint without weight is due after everybody else
 
 @attrs.frozen
 class Config(WithEffort):
-    """``max_effort``: how many unavailable endpoints to pass over."""
+    """``max_effort``: how many turns of unavailable endpoints pass by one by one before the first that is available is sought."""
 
 
 def make(config: Config, context: BalancerContext) -> Balancing:
@@ -38,7 +38,8 @@ def make(config: Config, context: BalancerContext) -> Balancing:
                 time, at = due[0]
                 heapreplace(due, (time + periods[at], at))
                 if targets[at].available:
-                    break
+                    return targets[at]
+            time, at = min((turn for turn in due if targets[turn[1]].available), default=due[0])
             return targets[at]
 
         return pick

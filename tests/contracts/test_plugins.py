@@ -232,6 +232,15 @@ def test_a_snapshot_is_never_changed(plugin: Plugin) -> None:
     assert [(target.load, target.weight, target.available) for target in targets] == [(at, 1 + at % 2, True) for at in range(4)]
 
 
+def test_turns_find_the_one_that_lives_however_light_it_is() -> None:
+    world = World(next(plugin for plugin in ALL if plugin.kind == "roundRobin"))
+    heavy, light = [Target(weight=4.0), Target(weight=2.0)], Target(weight=0.0)
+    pick = world.policy.make_picker((*heavy, light))
+    for target in heavy:
+        target.available = False
+    assert [pick() for _ in range(20)] == [light] * 20
+
+
 @BALANCERS
 @given(
     st.lists(
