@@ -21,6 +21,7 @@ from router.config.load import effective
 from router.config.plugins import Registry
 from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
 from router.filters.budget import BudgetConfig
+from router.filters.deadline import DeadlineConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.identifiers.first_of import first_of
@@ -229,6 +230,10 @@ class _Assembly:
         default: Accrual = plugin.make(plugin.config(), context)
         return default
 
+    def _deadlines(self) -> DeadlineConfig:
+        base = self.router.base
+        return DeadlineConfig(_seconds(base.max_timeout_ms), base.timeout_status)
+
     # -- listeners ------------------------------------------------------------------------------------------
 
     def _listen(self, core: RouterCore, server: Any) -> None:
@@ -238,7 +243,7 @@ class _Assembly:
         sock = listen(server.base.ip, server.port)
         host, port = sock.getsockname()[:2]
         metrics = self.metrics.scope("server", host, str(port))
-        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth)
+        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines())
         service = Stack(SERVER.modules + protocol.server_modules).make(params, core.route)
         context = ServerContext(worker.host, worker.poller, service, protocol.render, metrics)
         made = protocol.serve(_inherited(server.protocol, self.router.own), context)

@@ -7,7 +7,7 @@ from typing import Any
 
 from protocols.grpc.timeout import parse_timeout, show_timeout
 from router.model.exchange import Exchange, deadline_failure
-from router.model.failure import CANCEL, Blame, Failure, Kind
+from router.model.failure import CANCEL, Blame, Failure
 from router.model.service import Service
 from router.model.stack import Module
 
@@ -18,6 +18,8 @@ _SLACK = 0.002  # seconds that an endpoint's clock may be ahead of ours
 def deadline_in(params: Any, next_service: Service) -> Service:
     """Tighten the exchange by the client's timeout, counted from the arrival of the request."""
 
+    malformed = params.metrics.scope("deadline").counter("malformed")
+
     async def grpc_deadline_service(exchange: Exchange) -> None:
         head = exchange.request
         if head.grpc:
@@ -25,28 +27,25 @@ def deadline_in(params: Any, next_service: Service) -> Service:
             if value is not None:
                 seconds = parse_timeout(value)
                 if seconds is None:
-                    text = value[:32].decode("ascii", "replace")
-                    raise Failure(Kind.MALFORMED, f"malformed grpc-timeout: {text!r}", Blame.CLIENT)
-                if seconds <= 0:
+                    malformed.value += 1  # and goes on as it is: whoever answers may insist on it
+                elif seconds <= 0:
                     raise deadline_failure("client", 0.0)
-                exchange.tighten(exchange.received_at + seconds, "client")
+                else:
+                    exchange.tighten(exchange.received_at + seconds, "client")
         await next_service(exchange)
 
     return grpc_deadline_service
 
 
 def deadline_out(params: Any, next_service: Service) -> Service:
-    """Tell the endpoint how much is left. An exchange without time left is not sent."""
+    """Tell the endpoint how much is left."""
 
     async def grpc_deadline_out_service(exchange: Exchange) -> None:
         deadline = exchange.deadline
         if deadline != inf and exchange.request.grpc:
-            left = deadline - exchange.now()
-            if left <= 0:
-                raise deadline_failure(exchange.deadline_cause, deadline - exchange.received_at)
             head = exchange.request
             fields = [field for field in head.fields if field[0] != NAME]
-            fields.append((NAME, show_timeout(left)))
+            fields.append((NAME, show_timeout(deadline - exchange.now())))
             exchange.request = head.with_fields(tuple(fields))
             exchange.request.shared = False
         try:

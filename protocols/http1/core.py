@@ -92,6 +92,11 @@ class Parser:
         """Bytes that wait."""
         return len(self._buffer) - self._at
 
+    @property
+    def between(self) -> bool:
+        """Whether what waits is the beginning of a message, and not of a part of its body."""
+        return self.state in (IDLE, DONE)
+
     def resume(self) -> None:
         """Go on with the next message."""
         if self.state == DONE:

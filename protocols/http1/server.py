@@ -86,6 +86,7 @@ class Http1ServerConnection:
         self._source: Http1Source | None = None
         self._reply: Http1Reply | None = None
         self._done: Waiter[None] | None = None
+        self._since: float | None = None  # when the first bytes of a head came that is not complete yet
 
     # -- from the wire --------------------------------------------------------------------------------------
 
@@ -98,8 +99,11 @@ class Http1ServerConnection:
         except ProtocolFault as fault:
             self._refuse(fault)
             return
-        if self._exchange is not None and self.parser.buffered > MAX_PIPELINED:
-            self.wire.pause()
+        if self.parser.buffered:
+            if self._since is None and self.parser.between:
+                self._since = self.context.host.timers.now()
+            if self._exchange is not None and self.parser.buffered > MAX_PIPELINED:
+                self.wire.pause()
 
     def eof(self) -> None:
         """A client that closes its half is gone, unless it waits for its answer."""
@@ -165,6 +169,8 @@ class Http1ServerConnection:
             self._source = Http1Source(self.wire, self._continue if framing.expects else _nothing, self._stop_reading)
         reply = self._reply = Http1Reply(self, head)
         exchange = Exchange(self.context.host, head, self._source, reply)
+        if self._since is not None:
+            exchange.received_at, self._since = self._since, None
         self._exchange = exchange
         strand = Strand(self.context.host, self._serve(exchange, reply))
         exchange.strand = self._strand = strand

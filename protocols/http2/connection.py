@@ -45,6 +45,7 @@ MAX_BLOCK = 131072
 MAX_CONTROL = 1 << 20
 _DRAIN_PING = b"waypost!"
 _SHARED_SMALL = 1024
+_HEADERS_KIND = bytes([frames.HEADERS])
 
 S = TypeVar("S", bound=Stream)
 
@@ -133,6 +134,11 @@ class Http2Connection:
     def uncredited(self) -> int:
         """Bytes received whose credit has not come back yet (for leak checks)."""
         return self.settings.connection_window - self.recv_window - self._unacked
+
+    @property
+    def within_headers(self) -> bool:
+        """Whether part of a header block has come."""
+        return self._block is not None or self._tail[3:4] == _HEADERS_KIND
 
     # -- the frame loop -------------------------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class Http2ServerConnection(Http2Connection):
         self.context = server.context
         self._preface = b""
         self._greeted = False
+        self._since: float | None = None  # when the first bytes of a header block came that is not complete yet
         self.announce(extra={SettingCodes.MAX_CONCURRENT_STREAMS: settings.streams})
 
     def received(self, data: bytes) -> None:
@@ -105,6 +106,11 @@ class Http2ServerConnection(Http2Connection):
             data = self._greet(data)
         if data:
             super().received(data)
+            if self.within_headers:
+                if self._since is None:
+                    self._since = self.context.host.timers.now()
+            else:
+                self._since = None
 
     def _greet(self, data: bytes) -> bytes:
         """Check the connection preface (§3.4); returns what follows it."""
@@ -160,6 +166,8 @@ class Http2ServerConnection(Http2Connection):
         context = self.context
         host = context.host
         exchange = Exchange(host, head, None if end else stream, stream)
+        if self._since is not None:
+            exchange.received_at, self._since = self._since, None
         stream.exchange = exchange
         strand = Strand(host, self._serve(exchange, stream, failure))
         exchange.strand = stream.strand = strand

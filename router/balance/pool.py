@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import trio
 
-from router.model.exchange import Exchange
+from router.model.exchange import Exchange, deadline_failure
 from router.model.failure import Blame, Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
@@ -68,6 +68,8 @@ class Pool:
         session = self._ready()
         while session is None:
             session = await self._wait()
+            if exchange.now() >= exchange.deadline:  # the wheel has not turned yet, but it will: do not begin what is over
+                raise deadline_failure(exchange.deadline_cause, exchange.deadline - exchange.received_at)
             if not session.free:
                 session = self._ready()
         await session.conduct(exchange)

@@ -19,7 +19,7 @@ LEAST_WEIGHT = 1e-6  # an endpoint without weight is due after everybody else
 
 @attrs.frozen
 class Config(WithEffort):
-    """``max_effort``: how many turns of unavailable endpoints pass by one by one before the first that is available is sought."""
+    """``max_effort``: how many turns of unavailable endpoints pass by before the first that is available is sought."""
 
 
 def make(config: Config, context: BalancerContext) -> Balancing:

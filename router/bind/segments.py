@@ -12,6 +12,7 @@ import attrs
 from dtab import Dtab, Path
 from router.filters.budget import Budget
 from router.filters.context import dtab_context
+from router.filters.deadline import DeadlineConfig, deadline_in, deadline_out
 from router.filters.headers import Plan, call_depth, context_out, response_headers
 from router.filters.hedge import HedgePolicy, hedge
 from router.filters.retry import RetryPolicy, requeue, retry
@@ -30,6 +31,7 @@ class ServerParams:
     metrics: Metrics
     classify: Classifier
     max_call_depth: int
+    deadline: DeadlineConfig
 
 
 @attrs.frozen
@@ -80,6 +82,13 @@ SERVER = Stack(
             lambda params, nxt: call_depth(params.max_call_depth, nxt),
             "a request that loops must not cost a binding",
             above="dtab_context",
+        ),
+        _module(
+            "deadline",
+            lambda params, nxt: deadline_in(params.deadline, params.metrics, nxt),
+            "the clock has started, whatever comes next",
+            above="dtab_context",
+            below="server_stats",
         ),
         _module(
             "dtab_context",
@@ -147,6 +156,12 @@ CLIENT = Stack(
             "attempt_timeout",
             lambda params, nxt: attempt_timeout(params.attempt_timeout, nxt),
             "spans connecting and the wait for the response head",
+        ),
+        _module(
+            "deadline_out",
+            lambda params, nxt: deadline_out(nxt),
+            "what is told must be what is left",
+            below="requeues context_out",
         ),
     )
 ).check()

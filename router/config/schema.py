@@ -37,6 +37,12 @@ def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | 
         raise ValueError(f"a port is between 0 and 65535, not {value}")
 
 
+def timeout_status(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    """A validator: one of the two statuses of a timeout."""
+    if value not in (503, 504):
+        raise ValueError(f"must be 503 (Linkerd's) or 504, not {value}")
+
+
 @attrs.frozen
 class Chosen:
     """A plugin and its configuration."""
@@ -164,7 +170,8 @@ class Scoped:
 
 @attrs.frozen
 class RouterBase:
-    """Keys of ``routers`` in every protocol."""
+    """Keys of ``routers`` in every protocol. ``max_timeout_ms``, of every request whatever the client wants, and
+    ``timeout_status``, 503 or 504, are waypost's own."""
 
     protocol: str
     label: str | None = None
@@ -173,6 +180,8 @@ class RouterBase:
     originator: bool = False
     experimental: bool = False
     binding_timeout_ms: int = attrs.field(default=10000, validator=at_least(1))
+    max_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    timeout_status: int = attrs.field(default=503, validator=timeout_status)
     binding_cache: BindingCache = attrs.field(factory=BindingCache)
     identifier: Any = attrs.field(default=None, metadata={"plugin": "identifier", "list": True})
     interpreter: Any = attrs.field(default=None, metadata={"plugin": "interpreter"})

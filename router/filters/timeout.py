@@ -9,13 +9,13 @@ from router.model.service import Service
 
 
 def total_timeout(seconds: float | None, next_service: Service) -> Service:
-    """End the exchange ``seconds`` from here, retries included. None: no limit, no layer."""
+    """End the exchange ``seconds`` after the first byte of its head, retries included. None: no limit, no layer."""
     if seconds is None:
         return next_service
     limit = seconds
 
     async def total_timeout_service(exchange: Exchange) -> None:
-        exchange.tighten(exchange.now() + limit, "total")
+        exchange.tighten(exchange.received_at + limit, "route")
         await next_service(exchange)
 
     return total_timeout_service

@@ -167,7 +167,7 @@ class Exchange:
     # -- time -----------------------------------------------------------------------------------------------
 
     def tighten(self, deadline: float, cause: str) -> None:
-        """End the exchange at ``deadline`` unless it must end earlier; ``cause`` (``client``, ``route``) is told."""
+        """End the exchange at ``deadline`` unless it must end earlier; ``cause``: ``client``, ``route`` or ``router``."""
         if deadline >= self.deadline:
             return
         self.deadline = deadline
@@ -194,4 +194,4 @@ class Exchange:
 def deadline_failure(cause: str, seconds: float) -> Failure:
     """No time left. A deadline that the client chose is the client's own business, never the endpoint's fault."""
     blame = Blame.CLIENT if cause == "client" else Blame.UPSTREAM
-    return Failure(Kind.DEADLINE, f"exceeded {round(seconds * 1000)} ms {cause} timeout", blame)
+    return Failure(Kind.DEADLINE, f"exceeded {round(seconds * 1000)} ms {cause} timeout", blame, cause=cause)

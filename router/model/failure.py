@@ -80,10 +80,11 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
 
     ``why`` is one or more lines of plain text for people. ``retryable``: the request was provably not processed.
     ``rejected``: a limit refused it, which says nothing about the endpoint's health. ``code``: the HTTP/2 error code
-    with which a peer reset the stream, where there is one.
+    with which a peer reset the stream, where there is one. ``cause``: of a missed deadline, whose it was (``client``,
+    ``route``, ``attempt``, ``router``). ``status``: what HTTP clients get instead of the table's answer.
     """
 
-    __slots__ = ("blame", "code", "kind", "rejected", "retryable", "why")
+    __slots__ = ("blame", "cause", "code", "kind", "rejected", "retryable", "status", "why")
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
         retryable: bool = False,
         rejected: bool = False,
         code: int | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(kind, why)
         self.kind = kind
@@ -102,6 +104,8 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
         self.retryable = retryable
         self.rejected = rejected
         self.code = code
+        self.cause = cause
+        self.status: int | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value} ({self.blame.value}): {self.why}"
@@ -110,6 +114,8 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
     def answer(self) -> Answer:
         """The row of :data:`ANSWERS`; a peer's reset code goes on unchanged (HTTP/2) or translated (gRPC)."""
         row = ANSWERS[self.kind]
+        if self.status is not None:
+            return row._replace(http=self.status, reset=False)
         if self.kind is not Kind.RESET or self.code is None:
             return row
         return row._replace(grpc=RESET_TO_GRPC.get(self.code, 13), h2=self.code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,10 +19,11 @@ log = logging.getLogger("waypost")
 class Host:
     """Nursery, clock, timers and events of one worker, and the place where bugs are reported.
 
-    ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test.
+    ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test. ``wall_ns``: the time of day, in
+    nanoseconds of the epoch, for what is agreed on with other machines.
     """
 
-    __slots__ = ("crashes", "events", "nursery", "on_crash", "timers")
+    __slots__ = ("crashes", "events", "nursery", "on_crash", "timers", "wall_ns")
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.nursery = nursery
@@ -29,6 +31,7 @@ class Host:
         self.events = Events()
         self.on_crash: Callable[[Exception], None] = _log_crash
         self.timers = Timers(now, self.crashed)
+        self.wall_ns: Callable[[], int] = time.time_ns
 
     def crashed(self, error: Exception) -> None:
         """Report a bug that ended a strand or a callback; the others go on."""

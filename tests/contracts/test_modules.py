@@ -10,6 +10,7 @@ import pytest
 from dtab import Path
 from router.bind.segments import CLIENT, PATH, SERVER
 from router.filters.budget import Budget, BudgetConfig
+from router.filters.deadline import DeadlineConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.model.backoff import constant
@@ -37,6 +38,7 @@ PARAMS = SimpleNamespace(
     hedge=HedgePolicy(10.0),
     requeues=Budget(BudgetConfig(), lambda: 0.0),
     endpoints=lambda: 1,
+    deadline=DeadlineConfig(10.0),
 )
 PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
 MODULES = dict.fromkeys(

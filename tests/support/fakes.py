@@ -12,6 +12,8 @@ from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
 
+NOON = 1_700_000_000_000_000_000  # when a fake host's clock begins, in nanoseconds of the epoch
+
 
 class FakeHost:
     """Timers on a clock that is moved by hand; crashes fail the test."""
@@ -21,6 +23,7 @@ class FakeHost:
         self.timers = Timers(lambda: self.time, self.crashed)
         self.nursery: Any = None
         self.events = Events()
+        self.wall_ns = lambda: NOON + int(self.time * 1e9)
 
     def crashed(self, error: Exception) -> None:
         raise AssertionError("a strand crashed") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,11 @@ from protocols.grpc.timeout import parse_timeout, show_timeout
 from router.model.exchange import Exchange
 from router.model.failure import CANCEL, REFUSED_STREAM, Blame, Failure, Kind
 from router.model.headers import RequestHead
+from router.model.metrics import Metrics
 from router.model.strand import Waiter
 from tests.support.fakes import Call, FakeHost, answering, waiting
+
+PARAMS = SimpleNamespace(metrics=Metrics())
 
 
 def request(*timeout: bytes) -> RequestHead:
@@ -41,15 +46,18 @@ def test_what_is_no_timeout(value: bytes) -> None:
     assert parse_timeout(value) is None
 
 
-def test_a_malformed_timeout_is_the_clients_fault() -> None:
-    call = Call(FakeHost(), deadline.deadline_in(None, answering()), request(b"soon"))
-    assert call.failure is not None
-    assert (call.failure.kind, call.failure.blame) == (Kind.MALFORMED, Blame.CLIENT)
+def test_a_malformed_timeout_is_counted_and_goes_on_as_it_is() -> None:
+    metrics = Metrics()
+    service = deadline.deadline_in(SimpleNamespace(metrics=metrics), answering())
+    call = Call(FakeHost(), service, request(b"soon"))
+    assert call.failure is None
+    assert call.exchange.request.get(b"grpc-timeout") == b"soon"
+    assert metrics.flat() == {"deadline/malformed": 1}
 
 
 @pytest.mark.parametrize("value", [b"0S", b"0n"])
 def test_no_time_at_all_is_not_sent(value: bytes) -> None:
-    call = Call(FakeHost(), deadline.deadline_in(None, answering()), request(value))
+    call = Call(FakeHost(), deadline.deadline_in(PARAMS, answering()), request(value))
     assert call.failure is not None
     assert call.failure.kind is Kind.DEADLINE
     assert call.exchange.response is None
@@ -57,7 +65,7 @@ def test_no_time_at_all_is_not_sent(value: bytes) -> None:
 
 def test_the_exchange_ends_when_the_client_said() -> None:
     host = FakeHost()
-    call = Call(host, deadline.deadline_in(None, waiting(Waiter())), request(b"100m"))
+    call = Call(host, deadline.deadline_in(PARAMS, waiting(Waiter())), request(b"100m"))
     host.pass_time(0.09)
     assert not call.done
     host.pass_time(0.02)
@@ -67,7 +75,7 @@ def test_the_exchange_ends_when_the_client_said() -> None:
 
 def test_a_timeout_without_grpc_means_nothing() -> None:
     head = RequestHead(b"GET", b"http", b"web", b"/", ((b"grpc-timeout", b"0S"),))
-    assert Call(FakeHost(), deadline.deadline_in(None, answering()), head).failure is None
+    assert Call(FakeHost(), deadline.deadline_in(PARAMS, answering()), head).failure is None
 
 
 def test_the_endpoint_is_told_what_is_left() -> None:
@@ -82,7 +90,7 @@ def test_the_endpoint_is_told_what_is_left() -> None:
         await deadline.deadline_out(None, endpoint)(exchange)
 
     original = request(b"1S")
-    Call(host, deadline.deadline_in(None, late), original)
+    Call(host, deadline.deadline_in(PARAMS, late), original)
     assert told == [b"750000u"]
     assert original.get(b"grpc-timeout") == b"1S"
     Call(host, deadline.deadline_out(None, endpoint), request())
@@ -92,7 +100,7 @@ def test_the_endpoint_is_told_what_is_left() -> None:
 def expired(at: float, failure: Failure) -> Failure | None:
     """What comes out when the endpoint ends a call of 1 s with ``failure`` at ``at`` seconds."""
     host, waiter = FakeHost(), Waiter[None]()
-    call = Call(host, deadline.deadline_in(None, deadline.deadline_out(None, waiting(waiter))), request(b"1S"))
+    call = Call(host, deadline.deadline_in(PARAMS, deadline.deadline_out(None, waiting(waiter))), request(b"1S"))
     host.time = at  # our own timer has not been looked at yet
     waiter.throw(failure)
     return call.failure

@@ -71,7 +71,7 @@ def test_total_timeout_ends_the_exchange_and_leaves_no_timer() -> None:
     host.pass_time(0.2)
     assert call.failure is not None
     assert (call.failure.kind, call.failure.blame) == (Kind.DEADLINE, Blame.UPSTREAM)
-    assert "total" in call.failure.why
+    assert "route" in call.failure.why
     Call(host, total_timeout(1.0, answering()))
     assert host.timers.pending() == 0
 
