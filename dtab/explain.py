@@ -29,7 +29,7 @@ class Node:
     """One node. ``kind`` as in Linkerd: delegate, alt, union, leaf, neg, fail, empty, exception, transformation.
 
     ``path`` is the text that is shown; ``dentry`` the rule that led here; ``parts`` the subtrees with their weights (1.0
-    but in unions); ``note`` the message of an exception or the name of a transformation.
+    but in unions); ``note`` the message of an exception or the name of a transformation, whose ``bound`` is what it changed.
     """
 
     kind: str
@@ -128,15 +128,21 @@ def simplify_node(node: Node) -> Node:
 
 
 def find(node: Node, wanted: Callable[[Node], bool]) -> list[tuple[str, str]] | None:
-    """(path, dentry) from the root to the first leaf that is ``wanted``, or None."""
-    here = [(node.path, node.dentry.show() if node.dentry is not None else "")]
+    """(path, dentry) from the root to the first leaf that is ``wanted``, or None. A transformer stands behind the dentry."""
+    here = [(node.path, _shown(node))]
     if node.kind == "leaf":
         return here if wanted(node) else None
+    if node.kind == "transformation" and (leaf := node.parts[0][1]).kind == "leaf":
+        return [(node.path, _shown(leaf)), (leaf.path, node.note)] if wanted(leaf) else None
     for _, part in node.parts:
         rest = find(part, wanted)
         if rest is not None:
             return here + rest
     return None
+
+
+def _shown(node: Node) -> str:
+    return node.dentry.show() if node.dentry is not None else ""
 
 
 def to_json(node: Node, addr_of: Callable[[Bound], Addr]) -> dict[str, Any]:
@@ -154,14 +160,19 @@ def to_json(node: Node, addr_of: Callable[[Bound], Addr]) -> dict[str, Any]:
         out["union"] = [{"weight": weight, "tree": part} for weight, part in zip(weights, parts, strict=True)]
     elif node.kind == "exception":
         out["message"] = node.note
-    elif node.bound is not None:
+    elif node.kind == "transformation":
+        out |= {"name": node.note, "tree": parts[0]}
+    if node.bound is not None:
         out["bound"] = bound_json(node.bound, addr_of(node.bound))
     return out
 
 
 def bound_json(bound: Bound, addr: Addr) -> dict[str, Any]:
-    """A bound name with its addresses."""
-    return {"addr": addr_json(addr), "id": bound.id.show(), "path": bound.residual.show()}
+    """A bound name with its addresses; the weight of its branch is said of these."""
+    shown = addr_json(addr)
+    if bound.weight is not None and "meta" in shown:
+        shown["meta"] = {"namer_nametree_weight": bound.weight}
+    return {"addr": shown, "id": bound.id.show(), "path": bound.residual.show()}
 
 
 def tree_json(tree: NameTree[Bound], addr_of: Callable[[Bound], Addr]) -> dict[str, Any]:

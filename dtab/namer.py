@@ -103,7 +103,7 @@ class Namer(Protocol):
 
 def parse_port(text: bytes) -> int | None:
     """A signed 32-bit decimal as Java reads it, or None."""
-    if not re.fullmatch(rb"[+-]?[0-9]{1,20}", text):
+    if not re.fullmatch(rb"[+-]?0*[0-9]{1,10}", text):
         return None
     value = int(text)
     return value if -(2**31) <= value < 2**31 else None

@@ -1,7 +1,6 @@
 """Text to paths, prefixes, trees, dentries and dtabs, by ``grammar.lark``.
 
-lark finds out *that* a text is wrong and what was acceptable; :func:`_locate` moves the place to the character that does
-not fit where lark's tokens are coarser than that (inside of a path, an arrow or a number).
+lark finds out *that* a text is wrong, :func:`dtab.fault.locate` at which character, and what would have been right there.
 Bounds: ``MAX_TEXT`` characters, ``tree.MAX_NESTING`` levels of parentheses.
 """
 
@@ -13,16 +12,16 @@ from importlib.resources import files
 from typing import Any
 
 from lark import Lark, Token, Transformer
-from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
+from lark.exceptions import UnexpectedInput
 
 from dtab.errors import DtabSyntaxError
+from dtab.fault import locate
 from dtab.path import Path, Prefix
 from dtab.table import Dentry, Dtab
 from dtab.tree import EMPTY, FAIL, MAX_NESTING, NEG, Alt, Leaf, NameTree, Union, Weighted
 
 MAX_TEXT = 1 << 20
 _escape = re.compile(r"\\x([0-9A-Fa-f]{2})")
-_label = re.compile(r"(?:[0-9A-Za-z_:.#$%\-]|\\x[0-9A-Fa-f]{2})")
 
 
 def _element(text: str) -> bytes:
@@ -103,8 +102,8 @@ def _read(text: str, start: str) -> Any:
     _check_nesting(text)
     try:
         value = _parser().parse(text, start=start)
-    except UnexpectedInput as error:
-        raise _syntax_error(text, error) from None
+    except UnexpectedInput:
+        raise locate(text, start.removeprefix("start_")) from None
     return value[0] if start == "start_prefix" and isinstance(value, tuple) and len(value) == 2 else value
 
 
@@ -120,73 +119,6 @@ def _check_nesting(text: str) -> None:
         depth += (found[0] == "(") - (found[0] == ")")
         if depth > MAX_NESTING:
             raise DtabSyntaxError(text, found.start(), f"at most {MAX_NESTING} levels of parentheses", "one more")
-
-
-# What the parser would have accepted, in words; the first that applies is told.
-_EXPECTED = (
-    ("PATH", "LPAR", "simple"),
-    ("__ANON_0", "__ANON_0", "'='"),
-    ("STAR", "STAR", "'*'"),
-    ("PREFIX", "PREFIX", "'/'"),
-    ("PATH", "PATH", "'/'"),
-    ("RPAR", "RPAR", "')'"),
-    ("$END", "$END", "end of input"),
-)
-
-
-def _syntax_error(text: str, error: UnexpectedInput) -> DtabSyntaxError:
-    if isinstance(error, UnexpectedToken):
-        accepted = set(error.accepts or error.expected)
-        at = len(text) if error.token.type == "$END" else int(error.token.start_pos or 0)
-    elif isinstance(error, UnexpectedCharacters):
-        accepted, at = set(error.allowed or ()), int(error.pos_in_stream or 0)
-    else:
-        assert isinstance(error, UnexpectedEOF)
-        accepted, at = set(error.expected), len(text)
-    if "RPAR" in accepted and text.count("(", 0, at) <= text.count(")", 0, at):
-        accepted = {"$END"}  # the parser's tables do not know how many parentheses are open
-    words = [word for first, second, word in _EXPECTED if first in accepted and second in accepted]
-    at, expected = _locate(text, at, words[0] if words else "end of input")
-    found = f"'{text[at]}'" if at < len(text) else "end of input"
-    if expected == "weight":
-        found = "'.'"
-    return DtabSyntaxError(text, at, expected, found)
-
-
-def _locate(text: str, at: int, expected: str) -> tuple[int, str]:
-    """The character that does not fit, given where lark's token begins."""
-    char = text[at : at + 1]
-    if char == "=" and expected == "'='":
-        return at + 1, "'>'"
-    if char == ".":
-        return (at, "number char") if text[at - 1 : at].isdigit() or "." in text[:at][-1:] else (at + 1, "weight")
-    if char == "\\" or (char == "/" and (expected in ("'/'", "simple") or _in_path(text, at))):
-        return _in_label(text, at)
-    return at, expected
-
-
-def _in_path(text: str, at: int) -> bool:
-    """Whether a path ends right before ``at``, with an element."""
-    before = text[:at]
-    return bool(before) and (before[-1] == "*" or _label.fullmatch(before[-1]) is not None) and "/" in before
-
-
-def _in_label(text: str, at: int) -> tuple[int, str]:
-    """Walk through a path from ``at``, which is a slash or a backslash, to what is wrong in it."""
-    while at < len(text):
-        if text[at] == "/" or _label.match(text, at):
-            at += 4 if text[at] == "\\" else 1
-        elif text[at] == "\\":
-            if text[at + 1 : at + 2] != "x":
-                return at + 1, "'x'"
-            at += 2
-            return (at + 1 if text[at : at + 1] in _HEX else at), "hex char"
-        else:
-            break
-    return at, "label char"
-
-
-_HEX = tuple("0123456789abcdefABCDEF")
 
 
 def read_path(text: str) -> Path:

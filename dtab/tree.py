@@ -6,8 +6,9 @@ Recursion is safe: readers refuse trees nested deeper than ``MAX_NESTING``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -16,6 +17,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 MAX_NESTING = 64
+_ALL_DIGITS = Context(prec=320)
 
 
 @attrs.frozen
@@ -70,12 +72,17 @@ _SYMBOLS: dict[type, str] = {Neg: "~", Fail: "!", Empty: "$"}
 
 def map_leaves(tree: NameTree[T], change: Callable[[T], U]) -> NameTree[U]:
     """The same tree with other leaves."""
+    return bind_leaves(tree, lambda value: Leaf(change(value)))
+
+
+def bind_leaves(tree: NameTree[T], grow: Callable[[T], NameTree[U]]) -> NameTree[U]:
+    """The same tree with a tree in the place of each leaf."""
     if isinstance(tree, Leaf):
-        return Leaf(change(tree.value))
+        return grow(tree.value)
     if isinstance(tree, Alt):
-        return Alt(tuple([map_leaves(part, change) for part in tree.trees]))
+        return Alt(tuple([bind_leaves(part, grow) for part in tree.trees]))
     if isinstance(tree, Union):
-        return Union(tuple([Weighted(part.weight, map_leaves(part.tree, change)) for part in tree.branches]))
+        return Union(tuple([Weighted(part.weight, bind_leaves(part.tree, grow)) for part in tree.branches]))
     return tree
 
 
@@ -154,7 +161,9 @@ def equivalent(a: NameTree[T], b: NameTree[T]) -> bool:
 
 def show_weight(weight: float) -> str:
     """Two decimals, rounded half up on the shortest decimal form (Python's own formatting rounds binary values)."""
-    return str(Decimal(repr(weight)).quantize(Decimal("0.01"), ROUND_HALF_UP)) if weight < 1e15 else f"{weight:.2f}"
+    if weight == math.inf:
+        return "1" + "0" * 309 + ".00"  # what is read as infinite again; the word could not be read
+    return f"{Decimal(repr(weight)).quantize(Decimal('0.01'), ROUND_HALF_UP, _ALL_DIGITS):f}"
 
 
 def show(tree: NameTree[Any]) -> str:

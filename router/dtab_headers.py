@@ -77,6 +77,8 @@ def _base64(value: bytes) -> str:
     """Java's basic decoder: padding may be left out, but not be wrong."""
     padded = value if b"=" in value else value + b"=" * (-len(value) % 4)
     try:
+        if len(padded) % 4:
+            raise binascii.Error("padding that is not needed")  # which Python would pass over
         return base64.b64decode(padded, validate=True).decode("utf-8", "replace")
     except binascii.Error:
         raise DtabError(f"Value not b64-encoded: {value.decode('latin-1')}") from None

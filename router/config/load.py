@@ -13,6 +13,7 @@ from dtab import Path, PathPattern
 from router.config import nodes
 from router.config.errors import Problem, did_you_mean
 from router.config.later import NAMERD_KEYS
+from router.config.params import static_params
 from router.config.plugins import PluginError, Registry
 from router.config.reader import INVALID, Reader
 from router.config.schema import (
@@ -257,12 +258,7 @@ class _Top:
 
 def effective(scoped: Scoped, path: Path, *classes: type[Any]) -> list[Any]:
     """What is configured for a name: one instance per class, from all matching configs in order."""
-    merged: dict[str, Any] = {}
-    for pattern, values in scoped.configs:
-        captures = pattern.match(path)
-        if captures is not None:
-            for key, value in values.items():
-                merged[key] = pattern.substitute(captures, value) if isinstance(value, str) else value
+    merged = static_params(scoped.configs, path)
     made = []
     for cls in classes:
         names = {field.name for field in attrs.fields(cls)}

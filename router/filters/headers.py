@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dtab import Dtab, Path
+from router.dtab_headers import write_linkerd
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Field, Fields, RequestHead, ResponseHead
@@ -36,8 +37,9 @@ class Plan:
         extra: list[Field] = [(b"l5d-dst-service", service.show().encode()), (b"l5d-dst-client", client.show().encode())]
         if residual:
             extra.append((b"l5d-dst-residual", residual.show().encode()))
-        if local:
-            extra.append((b"l5d-ctx-dtab", local.show().encode()))
+        context = write_linkerd(local or Dtab())
+        if context is not None:
+            extra.append(context)
         self.extra: Fields = tuple(extra)
 
     def apply(self, head: RequestHead) -> RequestHead:

@@ -10,9 +10,9 @@ from ipaddress import IPv4Address, ip_address
 
 import attrs
 
-from dtab import Addr, AddrBound, AddrNeg, Bound, Endpoint, Leaf, NameTree, Ok, Path
+from dtab import Addr, AddrBound, AddrNeg, Bound, Endpoint, NameTree, Ok, Path
 from dtab.activity import Computed, Track
-from dtab.tree import map_leaves
+from dtab.tree import bind_leaves, map_leaves
 
 MARK = b"%"
 Change = Callable[[Addr], Addr]
@@ -83,11 +83,9 @@ def subnet_gateway(gateways: Iterable[Endpoint], mask: str) -> Change:
 
 
 def replace(tree: NameTree[Bound], fixed: NameTree[Bound]) -> NameTree[Bound]:
-    """Every leaf becomes the leaf of a fixed name."""
+    """Every leaf becomes the tree of a fixed name; other nodes stay."""
     marked = _marked(fixed, Path.of("io.l5d.replace"))
-    if not isinstance(tree, Leaf) and not isinstance(marked, Leaf):
-        return tree
-    return map_leaves(tree, lambda _: marked.value) if isinstance(marked, Leaf) else marked
+    return bind_leaves(tree, lambda _: marked)
 
 
 def const(fixed: NameTree[Bound]) -> NameTree[Bound]:

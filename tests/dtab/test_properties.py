@@ -253,3 +253,21 @@ def test_observed_and_sampled_agree_whatever_is_set(changes: list[tuple[int, int
         assert seen[-1] == Ok((b if a % 2 else c) + b + a // 2)
     observation.close()
     assert not any(source.observed for source in sources)
+
+
+@pytest.mark.parametrize(
+    ("weight", "text"),
+    [
+        (1e15, "1000000000000000.00"),
+        (1e22, "1" + "0" * 22 + ".00"),
+        (123456789012345.675, "123456789012345.67"),
+        (0.005, "0.01"),
+    ],
+)
+def test_large_weights_are_shown_by_their_digits(weight: float, text: str) -> None:
+    assert tree.show_weight(weight) == text
+
+
+def test_even_an_infinite_weight_can_be_read_again() -> None:
+    made = d.read_tree("9" * 400 + " * /a & /b")
+    assert d.read_tree(tree.show(made)) == made
