@@ -24,7 +24,7 @@ routers:
   label: test
   dtab: /svc => /#/io.l5d.fs/backends
   client:
-    failureAccrual: {{kind: io.l5d.consecutiveFailures, failures: 3, backoff: {{kind: constant, ms: 60}}}}
+    failureAccrual: {{kind: io.l5d.consecutiveFailures, failures: 3, backoff: {{kind: constant, ms: 200}}}}
     {client}
   servers:
   - port: 0
@@ -85,14 +85,14 @@ async def test_a_failing_backend_is_ejected_and_revived(
         while events(worker) != ["endpoint_ejected"]:
             await once(worker)
         assert seen["flaky"] == 3
-        assert all([await once(worker) for _ in range(10)])
+        assert all([await once(worker) for _ in range(6)])
         assert seen["flaky"] == 3
-        await trio.sleep(0.08)
+        await trio.sleep(0.22)
         while seen["flaky"] < 4:
             await once(worker)  # the probe fails
         assert events(worker) == ["endpoint_ejected"] * 2
         broken = False
-        await trio.sleep(0.08)
+        await trio.sleep(0.22)
         with trio.fail_after(5):
             while "endpoint_revived" not in events(worker):
                 assert await once(worker)
