@@ -29,11 +29,26 @@ class DtabSyntaxError(DtabError):
         at, text = self.offset, self.text
         return f"{self.expected} expected but {self.found} found at '{text[:at]}[{text[at : at + 1]}]{text[at + 1 :]}'"
 
+    @property
+    def told(self) -> str:
+        """What is wrong without the text around it, and what to do about the mistakes that are made most."""
+        said = f"{self.expected} expected but {self.found} found"
+        before, ended = self.text[: self.offset].rstrip(), self.expected == "end of input"
+        if ended and self.found == "'/'" and before and "=>" in before:
+            return f"{said}: is a ';' missing before this rule?"
+        if ended and self.found == "','":
+            return f"{said}: rules are separated by ';'"
+        if self.expected == "label char" and before.endswith("/"):
+            return f"{said}: a path has no empty elements, and no '/' at its end"
+        if self.expected == "'/'" and self.found == "';'":
+            return f"{said}: one ';' between rules is enough"
+        return f"{said}: paths begin with '/'" if self.expected == "'/'" and self.found != "end of input" else said
+
     def caret(self) -> str:
         """The line of the error and a caret under the place, for terminals."""
         line = (self.text.split("\n")[self.line - 1 :] or [""])[0]
         before = "".join("\t" if char == "\t" else " " for char in line[: self.column - 1])
-        return f"{line}\n{before}^ {self.expected} expected but {self.found} found"
+        return f"{line}\n{before}^ {self.told}"
 
 
 class DelegationError(DtabError):

@@ -140,11 +140,18 @@ def _lines(node: Node, depth: int, name: str, base: int, table: Dtab, addrs: dic
         if node.bound.residual:
             text += f" residual {node.bound.residual.show()}"
     lines = [f"{'  ' * depth}{node.path}{text}{rule}"]
+    seen: set[str] = set()
     for weight, part in node.parts:
         inner = _lines(part, depth + 1, name, base, table, addrs)
         if node.kind == "union":
             inner[0] = f"{'  ' * (depth + 1)}{weight:g} * {inner[0].lstrip()}"
+        elif (shown := "\n".join(inner)) in seen:
+            continue
+        else:
+            seen.add(shown)
         lines += inner
+    if seen and len(seen) < len(node.parts):
+        lines.append(f"{'  ' * (depth + 1)}({len(node.parts) - len(seen)} more that are the same as these)")
     return lines
 
 

@@ -25,13 +25,17 @@ def _ratio(instance: object, attribute: attrs.Attribute[Any], value: float) -> N
 
 @attrs.frozen
 class ClientConfig:
-    """Keys of an ``h2`` client. ``windowUpdateRatio`` is accepted: credit is given by the rule of ``stream.py``."""
+    """Keys of an ``h2`` client. ``windowUpdateRatio`` has no effect: credit is given by the rule of ``stream.py``."""
 
     initial_stream_window_bytes: int = attrs.field(default=65535, validator=_between(1, frames.MAX_WINDOW))
     max_frame_bytes: int = attrs.field(default=16384, validator=_between(16384, (1 << 24) - 1))
     max_header_list_bytes: int | None = attrs.field(default=None, validator=_between(1024, 1 << 24))
     header_table_bytes: int = attrs.field(default=4096, validator=_between(0, 65536))
-    window_update_ratio: float = attrs.field(default=0.99, validator=_ratio)
+    window_update_ratio: float = attrs.field(
+        default=0.99,
+        validator=_ratio,
+        metadata={"idle": "credit returns when half a window is due, or at once to a starved peer"},
+    )
 
     def settings(self, streams: int = 1000) -> Settings:
         """What the connection announces."""

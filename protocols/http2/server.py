@@ -99,7 +99,7 @@ class Http2ServerConnection(Http2Connection):
         self._preface = b""
         self._greeted = False
         self._since: float | None = None  # when the first bytes of a header block came that is not complete yet
-        self.announce(extra={SettingCodes.MAX_CONCURRENT_STREAMS: settings.streams})
+        self._announced = False
 
     def received(self, data: bytes) -> None:
         if not self._greeted:
@@ -119,6 +119,8 @@ class Http2ServerConnection(Http2Connection):
         if not frames.PREFACE.startswith(data[:wanted]):
             self._wrong_protocol(data)
             return b""
+        if len(data) >= wanted:  # not before: who speaks HTTP/1.1 shall be able to read our answer
+            self._introduce()
         if len(data) < wanted + 9:
             self._preface = data
             return b""
@@ -127,6 +129,12 @@ class Http2ServerConnection(Http2Connection):
             return b""
         self._preface, self._greeted = b"", True
         return data[wanted:]
+
+    def _introduce(self) -> None:
+        """Send our SETTINGS, once."""
+        if not self._announced:
+            self._announced = True
+            self.announce(extra={SettingCodes.MAX_CONCURRENT_STREAMS: self.settings.streams})
 
     def _wrong_protocol(self, data: bytes) -> None:
         """Somebody speaks another protocol: say what this port wants, in HTTP/1.1 if that is what it was."""
@@ -215,6 +223,7 @@ class Http2ServerConnection(Http2Connection):
     # -- the end --------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
+        self._introduce()
         super().drain()
         self.context.host.timers.after(DRAIN_ROUND_TRIP, self._drain_anyway)
 

@@ -8,6 +8,7 @@ the first answer wait for it: at most ``MAX_WAITERS`` of them, and no longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -26,6 +27,7 @@ from router.model.verdict import SUCCESS
 from router.spi import Balancing, Pick, Target
 
 MAX_WAITERS = 10_000
+SHOWN = 20  # addresses that a failure lists
 PICKS = 3  # picks to find an endpoint that was not tried yet, before all are looked through
 
 
@@ -110,6 +112,8 @@ class Balancer:
         try:
             await target.service(exchange)
         except Failure as failure:
+            if failure.kind is Kind.CONNECT:
+                failure.why = self._whereabouts(exchange, failure.why)
             exchange.failure = failure
             raise
         finally:
@@ -148,6 +152,15 @@ class Balancer:
         waiter, exchange = waiting
         why = f"Exceeded {self._timeout:g}.seconds binding timeout while resolving name: {exchange.path.show()}"
         waiter.throw(Failure(Kind.BINDING_TIMEOUT, why, Blame.ROUTER, retryable=True))
+
+    def _whereabouts(self, exchange: Exchange, why: str) -> str:
+        """What could not be connected to, and what else there was to choose from."""
+        shown = ", ".join([target.endpoint.show() for target in islice(self._targets.values(), SHOWN)])
+        more = len(self._targets) - SHOWN
+        shown += f", and {more} more" if more > 0 else ""
+        names = [("service name", exchange.path), ("client name", exchange.bound and exchange.bound.id)]
+        lines = [f"{title}: {name.show()}" for title, name in names if name is not None]
+        return "\n".join([why, "", *lines, f"addresses: [{shown}]", f"selected address: {exchange.endpoint.show()}"])
 
     def _no_endpoints(self) -> Failure:
         known = self._known

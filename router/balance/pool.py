@@ -15,6 +15,8 @@ Theory of operation
 
 from __future__ import annotations
 
+import os
+
 import trio
 
 from router.model.exchange import Exchange, deadline_failure
@@ -129,7 +131,10 @@ class Pool:
             self._changed(session)
 
     def _connect_failed(self, error: BaseException | None) -> None:
-        why = error.why if isinstance(error, Failure) else getattr(error, "strerror", None) or str(error) or "timed out"
+        if isinstance(error, Failure):
+            why = error.why
+        else:
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or "timed out"
         host, port = self.address
         text = f"Unable to establish connection to {host}:{port}.\n{why}"
         waiters = list(self._waiters.values())

@@ -279,9 +279,9 @@ class RouterCore:
 
     def _unbound_text(self, exchange: Exchange) -> str:
         lines = ["Unable to route request!", "", f"service name: {exchange.path.show()}"]
-        for title, table in (("dtab", self.settings.interpreter.dtab), ("override dtab", exchange.local_dtab)):
-            if table:
-                lines += [f"{title}:", *[f"  {dentry.show().replace('=>', ' => ', 1)}" for dentry in table]]
+        tables = (("dtab", None), ("base dtab", self.settings.interpreter.dtab), ("override dtab", exchange.local_dtab))
+        for title, table in tables:  # the first is that of an interpreter with a table of its own
+            lines += [f"{title}:", *[f"  {dentry.show().replace('=>', ' => ', 1)}" for dentry in table or ()]]
         return "\n".join(lines)
 
     # -- clients --------------------------------------------------------------------------------------------

@@ -68,9 +68,12 @@ class Reader:
         return found
 
     def given(
-        self, node: Any, level: str, where: str, *classes: type[Any], skip: tuple[str, ...] = ()
+        self, node: Any, level: str, where: str, *classes: type[Any], skip: tuple[str, ...] = (), name: str = ""
     ) -> dict[str, Any] | None:
-        """The values of the keys that are there, by attribute name. Keys that no class has are problems."""
+        """The values of the keys that are there, by attribute name. Keys that no class has are problems.
+
+        ``name``: what people call the level, where that is not its own name.
+        """
         found = self.mapping(node, where)
         if found is None:
             return None
@@ -83,7 +86,7 @@ class Reader:
             if key in skip:
                 continue
             if key not in known:
-                self._unknown(key, key_node, level, where, [*known, *skip])
+                self._unknown(key, key_node, level, where, [*known, *skip], name or level)
                 continue
             field, hint = known[key]
             made = self._field(field, hint, value, f"{where}.{key}".lstrip("."))
@@ -91,7 +94,7 @@ class Reader:
                 values[field.name] = made
         return values
 
-    def _unknown(self, key: str, node: Any, level: str, where: str, known: list[str]) -> None:
+    def _unknown(self, key: str, node: Any, level: str, where: str, known: list[str], name: str) -> None:
         full = f"{where}.{key}".lstrip(".")
         if key in REMOVED.get(level, {}):
             self.problem(node, f"'{key}' {REMOVED[level][key]}", full)
@@ -100,7 +103,7 @@ class Reader:
         elif key == "experimental" and level != "config":
             return
         else:
-            self.problem(node, f"unknown key {key!r} in {level}{did_you_mean(key, known)}", full)
+            self.problem(node, f"unknown key {key!r} in {name}{did_you_mean(key, known)}", full)
 
     def build(self, cls: type[Any], values: dict[str, Any] | None, node: Any, where: str) -> Any:
         """An instance of ``cls`` from its part of ``values``; missing required keys are problems."""
@@ -135,6 +138,8 @@ class Reader:
             made = self.plugin(category, node, where)
             return made if made is INVALID or not field.metadata.get("list") else [made]
         value = self.value(hint, node, where)
+        if "idle" in field.metadata and value is not INVALID:
+            self.problem(node, f"has no effect: {field.metadata['idle']}", where, "warning")
         named = field.metadata.get("names")
         if named is not None and isinstance(value, str):
             return value if self.found(named, value, node, where) is not None else INVALID
@@ -193,7 +198,7 @@ class Reader:
             table = read_dtab(text)
         except DtabSyntaxError as error:
             line, column = nodes.text_places(node, self.source)(error.line, error.column)
-            self.problems.append(Problem(f"dtab: {error.expected} expected but {error.found} found", line, column, where))
+            self.problems.append(Problem(f"dtab: {error.told}", line, column, where))
             return INVALID
         placed = []
         find = nodes.text_places(node, self.source)
@@ -210,7 +215,7 @@ class Reader:
             return read_path(text)
         except DtabSyntaxError as error:
             line, column = nodes.text_places(node, self.source)(error.line, error.column)
-            self.problems.append(Problem(f"path: {error.expected} expected but {error.found} found", line, column, where))
+            self.problems.append(Problem(f"path: {error.told}", line, column, where))
             return INVALID
 
     # -- plugins --------------------------------------------------------------------------------------------
@@ -243,6 +248,6 @@ class Reader:
         if self.protocol and plugin.protocols and self.protocol not in plugin.protocols:
             text = f"{category} {kind!r} is not for {self.protocol} routers"
             self.problem(kind_node, text, f"{where}.kind")
-        values = self.given(node, "plugin", where, plugin.config, skip=("kind", "experimental"))
+        values = self.given(node, "plugin", where, plugin.config, skip=("kind", "experimental"), name=kind)
         config = self.build(plugin.config, values, node, where)
         return config if config is INVALID else Chosen(plugin, config)

@@ -51,12 +51,16 @@ class Chosen:
     config: Any
 
 
+NO_ADMIN = "the admin server is not supported yet"
+HELD = "each name holds what it needs, for as long as it is in the cache of paths"
+
+
 @attrs.frozen
 class Admin:
-    """``admin``; its server comes with a later version."""
+    """``admin``. Fields with ``idle`` are read and change nothing, which those who write them are told."""
 
-    ip: str = "127.0.0.1"
-    port: int = attrs.field(default=9990, validator=port_number)
+    ip: str = attrs.field(default="127.0.0.1", metadata={"idle": NO_ADMIN})
+    port: int = attrs.field(default=9990, validator=port_number, metadata={"idle": NO_ADMIN})
     shutdown_grace_ms: int = attrs.field(default=10000, validator=at_least(0))
 
 
@@ -73,9 +77,9 @@ class BindingCache:
     """``bindingCache``. ``trees`` and ``bounds`` are accepted; entries hold theirs."""
 
     paths: int = attrs.field(default=1000, validator=at_least(1))
-    trees: int = attrs.field(default=1000, validator=at_least(1))
-    bounds: int = attrs.field(default=1000, validator=at_least(1))
-    clients: int = attrs.field(default=1000, validator=at_least(1))
+    trees: int = attrs.field(default=1000, validator=at_least(1), metadata={"idle": HELD})
+    bounds: int = attrs.field(default=1000, validator=at_least(1), metadata={"idle": HELD})
+    clients: int = attrs.field(default=1000, validator=at_least(1), metadata={"idle": HELD})
     idle_ttl_secs: float = attrs.field(default=600, validator=at_least(0))
 
 
@@ -177,7 +181,7 @@ class RouterBase:
     label: str | None = None
     dtab: Dtab = attrs.field(factory=Dtab)
     dst_prefix: Path = attrs.field(factory=lambda: Path.of("svc"))
-    originator: bool = False
+    originator: bool = attrs.field(default=False, metadata={"idle": "its gauge is not supported yet"})
     experimental: bool = False
     binding_timeout_ms: int = attrs.field(default=10000, validator=at_least(1))
     max_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))

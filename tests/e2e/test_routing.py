@@ -269,7 +269,10 @@ async def test_nothing_listens_there(start: Any, listen: Any) -> None:
         client = await h1_client(port_of(worker))
         status, headers, body = await client.request("GET", "/", "web")
         assert status == 502
-        assert body.startswith(b"Unable to establish connection to 127.0.0.1:%d." % port)
+        assert body.decode().splitlines() == [
+            f"Unable to establish connection to 127.0.0.1:{port}.", "Connection refused", "", "service name: /svc/web",
+            f"client name: /$/inet/127.0.0.1/{port}", f"addresses: [127.0.0.1:{port}]", f"selected address: 127.0.0.1:{port}",
+        ]  # fmt: skip
         assert headers[b"l5d-retryable"] == b"true"
         await client.stream.aclose()
 

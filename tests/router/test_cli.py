@@ -151,3 +151,13 @@ def test_run_says_where_it_listens_serves_and_drains(good: str) -> None:
             assert "waypost: draining" in process.stderr.read()
         finally:
             process.kill()
+
+
+def test_explain_does_not_repeat_itself_in_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(GOOD.replace("/svc =>", "/svc/a => /svc/a ;\n    /svc =>"))
+    result = call("explain", str(path), "/svc/a")
+    assert result.exit_code == 0, result.stderr
+    assert "Max recursion level" in result.stdout
+    assert "more that are the same as these" in result.stdout
+    assert len(result.stdout.splitlines()) < 40

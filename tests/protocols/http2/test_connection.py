@@ -531,3 +531,18 @@ def test_the_peers_stream_limit_is_told() -> None:
     assert back.session.free == 1
     back.start()
     assert back.session.free == 0
+
+
+def test_who_speaks_http_1_can_read_the_answer() -> None:
+    front = Front()
+    assert front.wire.take() == b""
+    front.conn.received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    answer = front.wire.take()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b"this port speaks HTTP/2 with prior knowledge (h2c), not HTTP/1.1\n")
+
+
+def test_a_connection_that_drains_before_its_first_byte_says_settings_first() -> None:
+    front = Front()
+    front.conn.drain()
+    assert front.wire.take()[3] == 4

@@ -118,7 +118,8 @@ def test_a_negative_answer_is_told_with_the_dtabs() -> None:
     interpreter.trees[read_path("/svc/web"), local].set(Ok(NEG))
     assert call.failure is not None
     assert call.failure.why.splitlines() == [
-        "Unable to route request!", "", "service name: /svc/web", "dtab:", "  /svc => /x", "override dtab:", "  /a => /b",
+        "Unable to route request!", "", "service name: /svc/web", "dtab:", "base dtab:", "  /svc => /x",
+        "override dtab:", "  /a => /b",
     ]  # fmt: skip
 
 

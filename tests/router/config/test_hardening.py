@@ -181,7 +181,7 @@ def test_a_plugin_of_ones_own_gets_its_configuration() -> None:
     assert shown(wrong) == [
         "3:36 must be even, not 3",
         "3:50 expected text, got 5 (a whole number)",
-        "3:54 unknown key 'ratioo' in plugin — did you mean 'ratio'?",
+        "3:54 unknown key 'ratioo' in mine — did you mean 'ratio'?",
     ]
     assert "is not for h2 routers" in load("routers:\n- protocol: h2\n  identifier: {kind: mine, sizeKB: 2}", registry).render()
 

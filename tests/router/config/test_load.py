@@ -71,7 +71,7 @@ routers:
 
 def test_a_good_file() -> None:
     loaded = load(GOOD)
-    assert loaded.problems == ()
+    assert all("has no effect" in problem.message for problem in loaded.problems), shown(loaded)
     assert loaded.config is not None
     one, two = loaded.config.routers
     assert (one.label, two.label) == ("one", "http")
@@ -119,7 +119,7 @@ routers:
 """
     assert shown(load(text)) == [
         "2:3 error: missing required key 'pattern'",
-        "3:3 error: unknown key 'patern' in plugin — did you mean 'pattern'?",
+        "3:3 error: unknown key 'patern' in io.l5d.rewrite — did you mean 'pattern'?",
         "9:16 error: dtab: simple expected but ';' found",
         "11:11 error: expected a whole number, got '4140' (text)",
         "13:5 error: duplicate key 'ip' (first at line 12)",
@@ -237,3 +237,36 @@ def test_a_registry_lists_what_there_is() -> None:
     mine = Registry({"balancer": [Plugin("mine", object, lambda config, context: None)]})
     assert mine.kinds("balancer") == ["aperture", "ewma", "heap", "mine", "p2c", "roundRobin"]
     assert mine.get("balancer", "mine").kind == "mine"
+
+
+def test_what_has_no_effect_is_told_and_refuses_nothing() -> None:
+    text = """
+    admin: {ip: 0.0.0.0, port: 9990, shutdownGraceMs: 5}
+    routers:
+    - protocol: h2
+      bindingCache: {paths: 7, trees: 8}
+      servers: [{port: 0, windowUpdateRatio: 0.5}]
+    """
+    loaded = load(text)
+    assert loaded.config is not None
+    told = [(problem.where, problem.severity) for problem in loaded.problems]
+    assert told == [
+        (where, "warning")
+        for where in ("admin.ip", "admin.port", "routers.0.bindingCache.trees", "routers.0.servers.0.windowUpdateRatio")
+    ]
+    assert all(problem.message.startswith("has no effect: ") for problem in loaded.problems)
+
+
+@pytest.mark.parametrize(
+    ("dtab", "told"),
+    [
+        ("|\n    /a => /b\n    /c => /d ;", "is a ';' missing before this rule?"),
+        ("/a => /b, /c => /d", "rules are separated by ';'"),
+        ("/a => /b/ ;", "no '/' at its end"),
+        ("/a => /b ;; /c => /d", "one ';' between rules is enough"),
+        ("a => /b", "paths begin with '/'"),
+    ],
+)
+def test_the_mistakes_that_are_made_most_are_told_how_to_mend(dtab: str, told: str) -> None:
+    (problem,) = load(f"routers:\n- protocol: http\n  dtab: {dtab}\n").problems
+    assert problem.message.endswith(told)
