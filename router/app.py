@@ -6,7 +6,8 @@ Protocols, namers and the rest are plugins, found by kind; nothing here names on
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,14 +48,19 @@ from router.spi import (
 )
 from router.spi import Server as ProtocolServer
 
+Listen = Callable[[str, int], socket.socket]
+"""Gives the listening socket of a server, by its IP address and port; asked once for each server, in their order."""
+
 
 @attrs.define
 class Worker:
-    """What runs: routers and listeners, and what to look at them with."""
+    """What runs: routers and listeners, and what to look at them with. ``alone``: no other process accepts from the same
+    sockets."""
 
     host: Host
     poller: Any
     metrics: Metrics
+    alone: bool = True
     routers: dict[str, RouterCore] = attrs.field(factory=dict)
     interpreters: dict[str, Interpreter] = attrs.field(factory=dict)
     servers: list[ProtocolServer] = attrs.field(factory=list)
@@ -73,8 +79,14 @@ class Worker:
 
 
 @asynccontextmanager
-async def running(config: Config, registry: Registry) -> AsyncIterator[Worker]:
-    """Routers that serve while the block runs. Raises OSError when a port cannot be had."""
+async def running(
+    config: Config, registry: Registry, listen: Listen | None = None, *, alone: bool = True
+) -> AsyncIterator[Worker]:
+    """Routers that serve while the block runs. Raises OSError when a port cannot be had.
+
+    ``listen`` and ``alone``: see :data:`Listen` and :class:`Worker`; by default sockets are opened here.
+    """
+    from protocols.wire.listener import listen as open_here
     from protocols.wire.poller import Poller
 
     poller: Poller | None = None
@@ -82,9 +94,9 @@ async def running(config: Config, registry: Registry) -> AsyncIterator[Worker]:
         async with trio.open_nursery() as nursery:
             host = Host(nursery, trio.lowlevel.current_clock().current_time)
             poller = Poller(host.crashed)
-            worker = Worker(host, poller, Metrics())
+            worker = Worker(host, poller, Metrics(), alone)
             try:
-                _start(worker, config, registry)
+                _start(worker, config, registry, listen or open_here)
                 yield worker
             finally:
                 for core in worker.routers.values():
@@ -97,14 +109,15 @@ async def running(config: Config, registry: Registry) -> AsyncIterator[Worker]:
             poller.close()
 
 
-def _start(worker: Worker, config: Config, registry: Registry) -> None:
+def _start(worker: Worker, config: Config, registry: Registry, listen: Listen) -> None:
     """Everything that serves; what lives as long as the worker is no business of the garbage collector any more."""
     host = worker.host
     host.nursery.start_soon(worker.poller.run)
     host.nursery.start_soon(host.timers.run)
     system, namers = make_namers(config, host, worker.metrics)
     for router in config.routers:
-        _Assembly(worker, registry, router).start(InterpreterContext(router.base.dtab, system, namers))
+        context = InterpreterContext(router.base.dtab, system, namers)
+        _Assembly(worker, registry, router, listen).start(context)
     gc.collect()
     gc.freeze()
 
@@ -122,8 +135,9 @@ def make_namers(config: Config, host: Host, metrics: Metrics) -> tuple[SystemNam
 class _Assembly:
     """Puts one router together."""
 
-    def __init__(self, worker: Worker, registry: Registry, router: Router) -> None:
+    def __init__(self, worker: Worker, registry: Registry, router: Router, listen: Listen) -> None:
         self.worker = worker
+        self._socket_for = listen
         self.registry = registry
         self.router = router
         self.metrics = worker.metrics.scope("rt", router.label)
@@ -237,10 +251,10 @@ class _Assembly:
     # -- listeners ------------------------------------------------------------------------------------------
 
     def _listen(self, core: RouterCore, server: Any) -> None:
-        from protocols.wire.listener import Listener, listen
+        from protocols.wire.listener import ACCEPTS_PER_TURN, Listener
 
         worker, protocol = self.worker, self.router.protocol
-        sock = listen(server.base.ip, server.port)
+        sock = self._socket_for(server.base.ip, server.port)
         host, port = sock.getsockname()[:2]
         metrics = self.metrics.scope("server", host, str(port))
         params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines())
@@ -248,7 +262,8 @@ class _Assembly:
         context = ServerContext(worker.host, worker.poller, service, protocol.render, metrics)
         made = protocol.serve(_inherited(server.protocol, self.router.own), context)
         worker.servers.append(made)
-        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, made.accept))
+        batch = ACCEPTS_PER_TURN if worker.alone else 1
+        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, made.accept, batch))
         worker.addresses.append((self.router.label, host, port))
 
 

@@ -12,8 +12,10 @@ from router import __version__
 if TYPE_CHECKING:
     from router.config.load import Loaded
     from router.config.schema import Router
+    from router.serve.supervisor import Generation
 
 OK, FAILED, USAGE = 0, 1, 2  # good; the file is refused, or the work failed; nothing could be tried
+CUT_OFF = 3  # stopped before all calls had ended
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,22 +65,30 @@ def check(files: tuple[str, ...]) -> None:
 @click.argument("file", metavar="FILE")
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
 def run(file: str, log_level: str) -> None:
-    """Run the routers of a configuration file until SIGTERM or SIGINT; then drain."""
+    """Run the routers of a configuration file until SIGTERM or SIGINT; then drain. SIGHUP reads the file again.
+
+    Exit code 0: everything had ended; 1: it could not start; 2: the file cannot be read; 3: calls were cut off.
+    """
     import logging
 
     import trio
+
+    from router.serve.slot import StartError
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("hpack").setLevel(logging.WARNING)
     loaded = _load_one(file)
     failures: list[str] = []
+    drained = True
     try:
-        trio.run(_serve, loaded)
-    except* OSError as group:
-        failures += [str(error.args[1] if len(error.args) > 1 else error) for error in _leaves(group)]
+        drained = trio.run(_serve, loaded, log_level.upper())
+    except* (OSError, StartError) as group:
+        failures += [str(error.args[-1]) for error in _leaves(group)]
     if failures:
         click.echo("\n".join([f"waypost: {failure}" for failure in failures]), err=True)
         sys.exit(FAILED)
+    if not drained:
+        sys.exit(CUT_OFF)
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
@@ -89,31 +99,16 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     return found
 
 
-async def _serve(loaded: Loaded) -> None:
-    import signal
+async def _serve(loaded: Loaded, log_level: str) -> bool:
+    from router.serve.command import supervise
 
-    import trio
+    def banner(generation: Generation) -> str:
+        return _banner(loaded.name, generation.config.routers, generation.addresses)
 
-    from router.app import running
-    from router.config.plugins import Registry
+    def load() -> Loaded:
+        return loaded if loaded.name == "-" else _load(loaded.name)
 
-    config = loaded.config
-    assert config is not None
-    async with running(config, Registry()) as worker:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            click.echo(_banner(loaded.name, config.routers, worker.addresses), err=True)
-            async for _ in signals:
-                break
-            click.echo("waypost: draining", err=True)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
-                await worker.drain(config.admin.shutdown_grace_ms / 1000)
-                nursery.cancel_scope.cancel()
-
-
-async def _second_signal(signals: Any, scope: Any) -> None:
-    async for _ in signals:
-        scope.cancel()
+    return await supervise(loaded, load, log_level, banner, lambda text: click.echo(text, err=True))
 
 
 def _banner(name: str, routers: tuple[Router, ...], addresses: list[tuple[str, str, int]]) -> str:

@@ -19,6 +19,7 @@ from router.model.strand import Strand, Waiter
 from router.spi import ServerContext
 
 MAX_PIPELINED = 65536
+LAST_CALL = 1.0  # seconds for which an idle connection that is to be closed still takes a request
 
 
 class Http1Reply(Http1Sink):
@@ -248,11 +249,20 @@ class Http1ServerConnection:
             self._refuse(fault)
 
     def drain(self) -> None:
-        """Close when idle; else say ``Connection: close`` with the answer under way."""
+        """Say ``Connection: close`` with the next answer whose head has not left yet; idle, wait for a last request first,
+        since one may be under way that its client could not safely send again."""
         self._draining = True
-        self.keep_alive = False
-        if self._exchange is None:
-            self._close()
+        if self._reply is not None and not self._reply.started:
+            self.keep_alive = False
+        else:
+            self._last_call(None)
+
+    def _last_call(self, waited: Any) -> None:
+        if not self.closed and (self._exchange is None or self.keep_alive):
+            if waited and self._exchange is None:
+                self._close()
+            else:
+                self.context.host.timers.after(LAST_CALL, self._last_call, True)
 
 
 def _nothing() -> None:

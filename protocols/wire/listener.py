@@ -38,13 +38,23 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Listener:
-    """Accepts connections of one socket and hands them to ``accept(sock, peer)``."""
+    """Accepts connections of one socket and hands them to ``accept(sock, peer)``.
 
-    __slots__ = ("_accept", "_poller", "_sock", "_timers", "closed")
+    ``batch``: how many it takes at most in one turn. Processes that share a socket take one at a time, so that none of them
+    takes a burst of long-lived connections all by itself.
+    """
+
+    __slots__ = ("_accept", "_batch", "_poller", "_sock", "_timers", "closed")
 
     def __init__(
-        self, poller: Poller, timers: Timers, sock: socket.socket, accept: Callable[[socket.socket, Any], None]
+        self,
+        poller: Poller,
+        timers: Timers,
+        sock: socket.socket,
+        accept: Callable[[socket.socket, Any], None],
+        batch: int = ACCEPTS_PER_TURN,
     ) -> None:
+        self._batch = batch
         self._poller = poller
         self._timers = timers
         self._sock = sock
@@ -53,8 +63,8 @@ class Listener:
         poller.register(sock.fileno(), self)
 
     def on_readable(self) -> None:
-        """Take what waits, at most ``ACCEPTS_PER_TURN``; called by the poller."""
-        for _ in range(ACCEPTS_PER_TURN):
+        """Take what waits, as much as may be taken in a turn; called by the poller."""
+        for _ in range(self._batch):
             try:
                 sock, peer = self._sock.accept()
             except BlockingIOError:

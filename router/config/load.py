@@ -27,6 +27,7 @@ from router.config.schema import (
     ServerBase,
     ServiceBase,
     Usage,
+    worker_count,
 )
 from router.spi import ProtocolPlugin
 
@@ -96,7 +97,7 @@ class _Loader:
         namers = self._namers(found["namers"][1]) if "namers" in found else []
         if values is None or INVALID in routers or INVALID in namers:
             return None
-        return Config(tuple(routers), tuple(namers), values.get("admin", Admin()))
+        return Config(tuple(routers), tuple(namers), values.get("admin", Admin()), values.get("workers", 1))
 
     def _namers(self, node: Any) -> list[Any]:
         if not nodes.is_sequence(node):
@@ -136,6 +137,7 @@ class _Loader:
         servers = self._servers(base.servers, protocol, node, where)
         base = attrs.evolve(
             base,
+            servers=(),
             service=self._scoped(base.service, "service", f"{where}.service", ServiceBase),
             client=self._scoped(base.client, "client", f"{where}.client", ClientBase, *self._client_classes(protocol)),
         )
@@ -254,6 +256,7 @@ class _Top:
 
     admin: Admin = attrs.field(factory=Admin)
     usage: Usage = attrs.field(factory=Usage)
+    workers: Any = attrs.field(default=1, validator=worker_count)
 
 
 def effective(scoped: Scoped, path: Path, *classes: type[Any]) -> list[Any]:

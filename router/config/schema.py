@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -211,10 +212,25 @@ class Router:
         return self.base.label or self.base.protocol
 
 
+def worker_count(instance: object, attribute: attrs.Attribute[Any], value: int | str) -> None:
+    """A validator: a number of processes, or ``auto``."""
+    if value != "auto" and not (type(value) is int and 1 <= value <= MAX_WORKERS):
+        raise ValueError(f"must be 1 to {MAX_WORKERS}, or auto (one for each processor), not {value}")
+
+
+MAX_WORKERS = 256
+
+
 @attrs.frozen
 class Config:
-    """The whole file."""
+    """The whole file. ``workers``, waypost's own: processes that serve, or ``auto``, one for each processor."""
 
     routers: tuple[Router, ...]
     namers: tuple[Chosen, ...]
     admin: Admin
+    workers: int | str = 1
+
+    @property
+    def worker_processes(self) -> int:
+        """How many processes are to serve."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else int(self.workers)

@@ -17,6 +17,7 @@ from dtab import (
     NameTree,
     Ok,
     Path,
+    Source,
     State,
     SystemNamers,
 )
@@ -40,15 +41,22 @@ class InterpreterContext:
 
 
 class Interpreter:
-    """Binds and explains names."""
+    """Binds and explains names. The dtab can be :meth:`replaced <replace>`: what is bound under it follows."""
 
     def __init__(self, context: InterpreterContext) -> None:
         self.dtab = context.dtab
+        self._table: Source[Dtab] = Source()
+        self._table.set(Ok(context.dtab))
         self._delegator = Delegator(context.system, context.namers)
 
     def bind(self, path: Path, local: Dtab | None) -> Activity[NameTree[Bound]]:
         """What ``path`` is bound to, over time, with ``local`` preferred to the router's dtab."""
-        return self._delegator.bind(self.dtab, path, local)
+        return self._delegator.bind(self._table, path, local)
+
+    def replace(self, dtab: Dtab) -> None:
+        """From now on names are bound under ``dtab``."""
+        self.dtab = dtab
+        self._table.set(Ok(dtab))
 
     def explain(self, path: Path, local: Dtab | None) -> Node:
         """The decision tree of the same evaluator, now. Raises :class:`dtab.DelegationError` for a straight loop.

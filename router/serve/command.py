@@ -1,0 +1,78 @@
+"""``waypost run``: a supervisor between the operator's signals and the workers.
+
+SIGTERM and SIGINT drain within ``shutdownGraceMs``, a second one stops now; SIGHUP reloads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from router.config.load import Loaded
+from router.serve.sockets import activated
+from router.serve.supervisor import Generation, ReloadError, Supervisor
+
+log = logging.getLogger("waypost.supervisor")
+
+Say = Callable[[str], None]
+
+
+async def supervise(
+    loaded: Loaded, load: Callable[[], Loaded], log_level: str, banner: Callable[[Generation], str], say: Say
+) -> bool:
+    """Serve ``loaded`` until told to stop; whether everything had ended by then.
+
+    ``load`` reads the configuration again, ``say`` tells the operator. Raises OSError for a port that cannot be had,
+    :class:`~router.serve.slot.StartError` for workers that do not start.
+    """
+    supervisor = Supervisor(load, log_level, activated(os.environ))
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+            generation = await nursery.start(supervisor.run, loaded)
+            say(banner(generation))
+            await _until_stopped(signals, supervisor, say)
+            say("waypost: draining")
+            grace = supervisor.generation.config.admin.shutdown_grace_ms / 1000 if supervisor.generation else 0.0
+            drained = await _drain(signals, supervisor, grace)
+            nursery.cancel_scope.cancel()
+    return drained
+
+
+async def _until_stopped(signals: Any, supervisor: Supervisor, say: Say) -> None:
+    """Reload at each SIGHUP, until another signal comes."""
+    async with trio.open_nursery() as nursery:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                nursery.cancel_scope.cancel()
+                return
+            nursery.start_soon(_reload, supervisor, say)
+
+
+async def _reload(supervisor: Supervisor, say: Say) -> None:
+    try:
+        await supervisor.reload()
+    except ReloadError as error:
+        say(f"{error}\nwaypost: not reloaded; the configuration from before goes on")
+
+
+async def _drain(signals: Any, supervisor: Supervisor, grace: float) -> bool:
+    """Whether everything ended before a second signal, and before its time was over."""
+    over = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_second, signals, nursery.cancel_scope)
+        await supervisor.stop(grace)
+        over = True
+        nursery.cancel_scope.cancel()
+    return over and not supervisor.events.counts["worker_cut_off"]
+
+
+async def _second(signals: Any, scope: trio.CancelScope) -> None:
+    async for number in signals:
+        if number != signal.SIGHUP:
+            log.warning("stopping now")
+            scope.cancel()

@@ -1,0 +1,233 @@
+"""A supervisor with real workers: what dies is replaced, what is reloaded serves, and what is wrong changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from router.config.load import Loaded, load_text
+from router.config.plugins import Registry
+from router.serve import slot as slot_module
+from router.serve.slot import StartError
+from router.serve.supervisor import ReloadError, Supervisor
+
+pytestmark = pytest.mark.slow
+
+TEXT = """
+workers: 1
+routers:
+- protocol: http
+  label: web
+  dtab: /svc => /$/nil
+  servers: [{port: 0}]
+"""
+
+
+class Rig:
+    """A supervisor, and the text that it reads when it reloads."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.supervisor = Supervisor(self.load, "WARNING", {})
+
+    def load(self) -> Loaded:
+        return load_text(self.text, "test.yaml", Registry())
+
+    @property
+    def pids(self) -> list[int]:
+        generation = self.supervisor.generation
+        assert generation is not None
+        return [slot.pid for slot in generation.slots]
+
+    async def get(self) -> tuple[int, str]:
+        """Status and body of a request to the first server."""
+        generation = self.supervisor.generation
+        assert generation is not None
+        stream = await trio.open_tcp_stream("127.0.0.1", generation.addresses[0][2])
+        async with stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
+            data = b"".join([piece async for piece in stream])
+        head, _, body = data.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(10):
+            while not condition():
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(text: str) -> AsyncIterator[Rig]:
+    rig = Rig(text)
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(rig.supervisor.run, rig.load())
+            yield rig
+            await rig.supervisor.stop(1)
+            nursery.cancel_scope.cancel()
+    for pid in rig.pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_workers_share_a_socket_and_the_dead_are_replaced() -> None:
+    async with running(TEXT.replace("workers: 1", "workers: 2")) as rig:
+        assert len(set(rig.pids)) == 2
+        assert (await rig.get())[0] == 502
+        first, second = rig.pids
+        os.kill(first, signal.SIGKILL)
+        assert (await rig.get())[0] == 502
+        await rig.until(lambda: rig.pids[0] != first and rig.supervisor.generation.slots[0].starts == 2)  # type: ignore[union-attr]
+        assert rig.pids[1] == second
+        (event,) = [event for event in rig.supervisor.events.recent if event.name == "worker_exited"]
+        assert event.fields == {"worker": 0, "pid": first, "cause": "SIGKILL", "again_in_s": 0.0}
+        assert rig.supervisor.metrics.flat()["supervisor/worker_exits"] == 1
+
+
+async def test_connections_wait_while_the_only_worker_is_replaced() -> None:
+    async with running(TEXT) as rig:
+        os.kill(rig.pids[0], signal.SIGKILL)
+        assert (await rig.get())[0] == 502
+
+
+async def test_a_worker_that_hangs_is_replaced(monkeypatch: Any) -> None:
+    monkeypatch.setattr(slot_module, "BEAT", 0.1)
+    monkeypatch.setattr(slot_module, "HANG", 0.2)
+    async with running(TEXT) as rig:
+        stopped = rig.pids[0]
+        os.kill(stopped, signal.SIGSTOP)
+        await rig.until(lambda: rig.supervisor.events.counts["worker_exited"] == 1)
+        assert rig.supervisor.events.counts["worker_hangs"] == 1
+        monkeypatch.setattr(slot_module, "HANG", 10.0)
+        assert (await rig.get())[0] == 502
+        assert rig.pids[0] != stopped
+
+
+async def test_new_dtabs_need_no_new_workers() -> None:
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
+    async with running(TEXT) as rig, listener:
+        before = rig.pids
+        assert (await rig.get())[1].startswith("Unable to route request!")
+        rig.text = TEXT.replace("/svc => /$/nil", f"|\n    /nothing => ~ ;\n    /svc => /$/inet/127.0.0.1/{port} ;")
+        assert await rig.supervisor.reload() == "new dtabs"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve_once, listener)
+            assert await rig.get() == (200, "ok")
+        assert rig.pids == before
+        os.kill(before[0], signal.SIGKILL)  # whoever comes after it knows the new dtab
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve_once, listener)
+            assert await rig.get() == (200, "ok")
+
+
+async def _serve_once(listener: trio.SocketListener) -> None:
+    async with await listener.accept() as stream:
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+
+async def test_what_else_has_changed_needs_new_workers_on_the_same_socket() -> None:
+    async with running(TEXT) as rig:
+        generation = rig.supervisor.generation
+        assert generation is not None
+        before, addresses = rig.pids, generation.addresses
+        assert await rig.supervisor.reload() == "nothing: it is the same"
+        rig.text = TEXT.replace("{port: 0}", "{port: 0, maxCallDepth: 7}")
+        assert await rig.supervisor.reload() == "1 new worker"
+        assert rig.supervisor.generation is not generation
+        assert rig.supervisor.generation.addresses == addresses
+        assert (await rig.get())[0] == 502
+        await rig.until(lambda: not rig.supervisor.draining)
+        assert not set(before) & set(rig.pids)
+        assert rig.supervisor.metrics.flat()["supervisor/reloads"] == 2
+
+
+async def test_what_is_wrong_changes_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with running(TEXT) as rig:
+            before = rig.pids
+            rig.text = TEXT.replace("label", "lable")
+            with pytest.raises(ReloadError, match=r"test\.yaml:5:3: error: unknown key 'lable'"):
+                await rig.supervisor.reload()
+            rig.text = TEXT.replace("{port: 0}", f"{{port: 0}}, {{port: {taken.getsockname()[1]}}}")
+            with pytest.raises(ReloadError, match="Address already in use"):
+                await rig.supervisor.reload()
+            assert rig.pids == before
+            assert (await rig.get())[0] == 502
+            assert rig.supervisor.metrics.flat()["supervisor/reload_failures"] == 2
+
+
+async def test_a_worker_that_cannot_start_ends_the_start(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    rig = Rig(TEXT)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(rig.supervisor.run, rig.load())
+    assert caught.group_contains(StartError, match=r"ended before it was ready \(exit code 1\)")
+
+
+def run(config: Path, *wrapper: str, **options: Any) -> subprocess.Popen[str]:
+    command = [*wrapper, sys.executable, "-m", "router.cli", "run", str(config)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def port_in(process: subprocess.Popen[str]) -> int:
+    assert process.stderr is not None
+    banner = "".join([process.stderr.readline() for _ in range(3)])
+    return int(re.findall(r"http +127\.0\.0\.1:(\d+)", banner)[0])
+
+
+def test_a_second_signal_cuts_off_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "test.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        config.write_text(TEXT.replace("/$/nil", f"/$/inet/127.0.0.1/{backend.getsockname()[1]}"))
+        with run(config) as process:
+            try:
+                with socket.create_connection(("127.0.0.1", port_in(process)), timeout=5) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+                    backend.settimeout(5)
+                    accepted, _ = backend.accept()  # and is never answered
+                    process.send_signal(signal.SIGTERM)
+                    assert process.stderr is not None
+                    assert process.stderr.readline() == "waypost: draining\n"
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(timeout=5) == 3
+                    accepted.close()
+            finally:
+                process.kill()
+
+
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+"""
+
+
+def test_systemd_may_open_the_sockets(tmp_path: Path) -> None:
+    config = tmp_path / "test.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config.write_text(TEXT.replace("port: 0", f"port: {port}"))
+        with run(config, sys.executable, "-c", AS_SYSTEMD, str(server.fileno()), pass_fds=[server.fileno()]) as process:
+            try:
+                assert port_in(process) == port  # which nobody else could open
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                    client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+                    assert client.recv(100).startswith(b"HTTP/1.1 502 ")
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=10) == 0
+            finally:
+                process.kill()
