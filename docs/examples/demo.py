@@ -119,15 +119,14 @@ def prepare(folder: Path, v1: int, v2: int, web: int, grpc_port: int, http_port:
 
 
 def tell(calls: int, call: Callable[[int], str]) -> None:
-    """Make some calls; print the first few, and how many went where."""
+    """Make some calls; print each, and how many went where."""
     went: Counter[str] = Counter()
     for at in range(calls):
         answer = call(at)
-        if at < 3:
-            say(f"   {answer}")
+        say(f"   {answer}")
         version = re.search(r"from (v\d|the web)", answer)
         went[version[1] if version else "?"] += 1
-    say("   ... " + ", ".join(f"{count} of {calls} by {version}" for version, count in sorted(went.items())))
+    say("   " + ", ".join(f"{count} of {calls} by {version}" for version, count in sorted(went.items())))
 
 
 def demonstrate(folder: Path, grpc_port: int, http_port: int, v2: int) -> None:
@@ -140,20 +139,20 @@ def demonstrate(folder: Path, grpc_port: int, http_port: int, v2: int) -> None:
         return answer.decode()
 
     say("\n1. The dtab of greeter.yaml: 9 * /v1 & 1 * /v2")
-    tell(50, call)
+    tell(20, call)
     say("\n2. Half of the traffic moved, by the callers' own dtab: /svc/demo.Greeter => 1 * /v1 & 1 * /v2")
-    tell(50, lambda at: call(at, dtab="/svc/demo.Greeter => 1 * /v1 & 1 * /v2"))
+    tell(20, lambda at: call(at, dtab="/svc/demo.Greeter => 1 * /v1 & 1 * /v2"))
     say("\n3. One call overridden with l5d-dtab: /svc/demo.Greeter => /v2")
     tell(1, lambda at: call(at, dtab="/svc/demo.Greeter => /v2"))
-    say("\n4. The file of greeter-v1 edited while calls run: it names the endpoint of v2 from call 20 on")
+    say("\n4. The file of greeter-v1 edited while calls run: it names the endpoint of v2 from call 10 on")
 
     def edit(at: int) -> str:
-        if at == 20:
+        if at == 10:
             (folder / "disco" / "greeter-v1").write_text(f"127.0.0.1 {v2}\n")
             time.sleep(0.15)
         return call(at)
 
-    tell(40, edit)
+    tell(20, edit)
     say("\n5. An HTTP/1.1 request to the host 'web'")
     connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=5)
 
