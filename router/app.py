@@ -21,10 +21,13 @@ from router.bind.segments import SERVER, ServerParams
 from router.config.load import effective
 from router.config.plugins import Registry
 from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
+from router.filters.adaptive import AdaptiveConfig
+from router.filters.admission import Gate
 from router.filters.budget import BudgetConfig
 from router.filters.deadline import DeadlineConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
+from router.filters.shedding import Shedding
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.backoff import constant
@@ -99,6 +102,7 @@ async def running(
                 _start(worker, config, registry, listen or open_here)
                 yield worker
             finally:
+                host.lag.stop()
                 for core in worker.routers.values():
                     core.close()
                 poller.abort_all()
@@ -114,6 +118,7 @@ def _start(worker: Worker, config: Config, registry: Registry, listen: Listen) -
     host = worker.host
     host.nursery.start_soon(worker.poller.run)
     host.nursery.start_soon(host.timers.run)
+    host.lag.start(worker.metrics)
     system, namers = make_namers(config, host, worker.metrics)
     for router in config.routers:
         context = InterpreterContext(router.base.dtab, system, namers)
@@ -210,6 +215,9 @@ class _Assembly:
             connect=self._connect(protocol, own),
             balancing=lambda: self._balancing(base.load_balancer),
             attempt_timeout=_seconds(base.request_attempt_timeout_ms),
+            limit=base.max_concurrent_requests,
+            pending=base.max_pending_requests,
+            adaptive=_adaptive(base),
             requeues=_budget(base.requeue_budget),
             accrual=lambda: self._accrual(base.failure_accrual),
             fail_fast=base.fail_fast,
@@ -257,7 +265,8 @@ class _Assembly:
         sock = self._socket_for(server.base.ip, server.port)
         host, port = sock.getsockname()[:2]
         metrics = self.metrics.scope("server", host, str(port))
-        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines())
+        gate = self._gate(server.base.max_concurrent_requests, metrics, f"server {host}:{port}")
+        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate)
         service = Stack(SERVER.modules + protocol.server_modules).make(params, core.route)
         context = ServerContext(worker.host, worker.poller, service, protocol.render, metrics)
         made = protocol.serve(_inherited(server.protocol, self.router.own), context)
@@ -265,6 +274,14 @@ class _Assembly:
         batch = ACCEPTS_PER_TURN if worker.alone else 1
         worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, made.accept, batch))
         worker.addresses.append((self.router.label, host, port))
+
+    def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
+        """Linkerd's limit of a server: no queue, and a reset (REFUSED_STREAM) on HTTP/2. ``nacks`` is Linkerd's name."""
+        if limit is None:
+            return None
+        shedding = Shedding(self.worker.host, metrics, where, None)
+        metrics.total("nacks", lambda: shedding.total)
+        return Gate(self.worker.host, limit, 0, shedding, metrics)
 
 
 def _inherited(own: Any, router: Any) -> Any:
@@ -284,6 +301,11 @@ def _retry_policy(base: ServiceBase) -> RetryPolicy:
         response_bytes=base.retry_buffer_size.response_bytes,
         patience=base.classification_timeout_ms / 1000,
     )
+
+
+def _adaptive(base: ClientBase) -> AdaptiveConfig | None:
+    adaptive = base.adaptive_concurrency
+    return None if adaptive is None else AdaptiveConfig(adaptive.min_limit, adaptive.max_limit)
 
 
 def _hedge_policy(base: ServiceBase) -> HedgePolicy | None:

@@ -199,7 +199,7 @@ def _overloaded(exchange: Exchange, response: ResponseHead) -> bool:
     status = response.status
     if status == 429 or exchange.grpc_status == b"8":
         return True
-    if any(name == b"grpc-retry-pushback-ms" for name, _ in exchange.trailers):
+    if b"grpc-retry-pushback-ms" in response or any(name == b"grpc-retry-pushback-ms" for name, _ in exchange.trailers):
         return True
     return (status == 503 and b"retry-after" in response) or b"finagle-http-nack" in response
 

@@ -70,7 +70,8 @@ class Pool:
         session = self._ready()
         while session is None:
             session = await self._wait()
-            if exchange.now() >= exchange.deadline:  # the wheel has not turned yet, but it will: do not begin what is over
+            exchange.sent_at = exchange.now()
+            if exchange.sent_at >= exchange.deadline:  # the wheel has not turned yet, but it will: do not begin what is over
                 raise deadline_failure(exchange.deadline_cause, exchange.deadline - exchange.received_at)
             if not session.free:
                 session = self._ready()

@@ -28,9 +28,12 @@ from router.balance.roster import Roster
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
 from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
+from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
+from router.filters.admission import Gate
 from router.filters.budget import Budget, BudgetConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
+from router.filters.shedding import Shedding
 from router.interpreters.default import Interpreter
 from router.model.backoff import constant
 from router.model.exchange import Exchange
@@ -59,11 +62,15 @@ class ServiceSettings:
 
 @attrs.frozen
 class ClientSettings:
-    """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints."""
+    """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints. ``limit``:
+    requests under way, of all entries that lead here; ``pending``: how many may wait for that."""
 
     connect: Connect
     balancing: Callable[[], Balancing]
     attempt_timeout: float | None = None
+    limit: int | None = None
+    pending: int = 0
+    adaptive: AdaptiveConfig | None = None
     requeues: BudgetConfig = attrs.field(factory=BudgetConfig)
     accrual: Callable[[], Accrual] | None = None
     fail_fast: bool = False
@@ -92,9 +99,19 @@ class RouterSettings:
 class Client:
     """The balancer of a bound id. ``refs`` counts the trees that lead here."""
 
-    __slots__ = ("balancer", "idle_since", "metrics", "refs", "requeues", "settings")
+    __slots__ = ("adaptive", "balancer", "gate", "idle_since", "metrics", "refs", "requeues", "settings")
 
-    def __init__(self, balancer: Balancer, settings: ClientSettings, metrics: Metrics, requeues: Budget) -> None:
+    def __init__(
+        self,
+        balancer: Balancer,
+        settings: ClientSettings,
+        metrics: Metrics,
+        requeues: Budget,
+        gate: Gate | None,
+        adaptive: AdaptiveLimit | None,
+    ) -> None:
+        self.gate = gate
+        self.adaptive = adaptive
         self.balancer = balancer
         self.settings = settings
         self.requeues = requeues
@@ -306,6 +323,8 @@ class RouterCore:
             local or None,
             client.requeues,
             lambda: len(client.balancer.targets),
+            client.gate,
+            client.adaptive,
         )
         stack = Stack(CLIENT.modules + configured.modules)
         services[key] = _noting(bound, stack.make(params, client.balancer.conduct))
@@ -326,8 +345,22 @@ class RouterCore:
         timers, wait = self.host.timers, self.settings.binding_timeout
         balancer = Balancer(bound.addr, configured.balancing(), make_pool, timers, metrics, breakers, configured.roster, wait)
         requeues = Budget(configured.requeues, self.host.timers.now)
-        client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues)
+        gate, adaptive = self._limits(bound, configured, metrics)
+        client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues, gate, adaptive)
         return client
+
+    def _limits(self, bound: Bound, configured: ClientSettings, metrics: Metrics) -> tuple[Gate | None, AdaptiveLimit | None]:
+        """The limit of a client, and what moves it. To HTTP/2 clients its refusals are statuses that say when to come again."""
+        limit, adaptive = configured.limit, configured.adaptive
+        if adaptive is not None:
+            limit = adaptive.high if limit is None else min(limit, adaptive.high)
+        if limit is None:
+            return None, None
+        shedding = Shedding(self.host, metrics, bound.id.show(), 503)
+        gate = Gate(self.host, limit, configured.pending, shedding, metrics)
+        if adaptive is None:
+            return gate, None
+        return gate, AdaptiveLimit(attrs.evolve(adaptive, high=limit), gate, self.host, metrics)
 
     def _let_go(self, clients: list[Client]) -> None:
         for client in clients:

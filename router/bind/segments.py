@@ -10,6 +10,8 @@ from collections.abc import Callable
 import attrs
 
 from dtab import Dtab, Path
+from router.filters.adaptive import AdaptiveLimit, sampling
+from router.filters.admission import Gate, admission
 from router.filters.budget import Budget
 from router.filters.context import dtab_context
 from router.filters.deadline import DeadlineConfig, deadline_in, deadline_out
@@ -32,6 +34,7 @@ class ServerParams:
     classify: Classifier
     max_call_depth: int
     deadline: DeadlineConfig
+    gate: Gate | None
 
 
 @attrs.frozen
@@ -58,6 +61,8 @@ class ClientParams:
     local: Dtab | None
     requeues: Budget
     endpoints: Callable[[], int]
+    gate: Gate | None
+    adaptive: AdaptiveLimit | None
 
 
 def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "", below: str = "") -> Module:
@@ -71,6 +76,13 @@ SERVER = Stack(
             lambda params, nxt: stats(params.metrics, params.classify, nxt),
             "counts everything, also what we refuse",
             above="call_depth dtab_context",
+        ),
+        _module(
+            "server_limit",
+            lambda params, nxt: admission(params.gate, nxt),
+            "what is refused costs nothing more than being counted",
+            above="response_headers call_depth dtab_context",
+            below="server_stats",
         ),
         _module(
             "response_headers",
@@ -136,6 +148,12 @@ PATH = Stack(
 CLIENT = Stack(
     (
         _module(
+            "client_limit",
+            lambda params, nxt: admission(params.gate, nxt),
+            "what never began says nothing about the client, and its requeues keep its place",
+            above="client_stats requeues",
+        ),
+        _module(
             "client_stats",
             lambda params, nxt: stats(params.metrics, None, nxt),
             "counts attempts",
@@ -162,6 +180,12 @@ CLIENT = Stack(
             lambda params, nxt: deadline_out(nxt),
             "what is told must be what is left",
             below="requeues context_out",
+        ),
+        _module(
+            "sampling",
+            lambda params, nxt: sampling(params.adaptive, nxt),
+            "the latency of attempts, without the waits before them",
+            below="client_limit requeues",
         ),
     )
 ).check()

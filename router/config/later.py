@@ -19,7 +19,7 @@ LATER: dict[str, frozenset[str]] = {
     ),
     "server": frozenset(
         (
-            "tls", "maxConcurrentRequests", "announce", "clearContext", "serverSession", "timeoutMs", _SOCKET,
+            "tls", "announce", "clearContext", "serverSession", "timeoutMs", _SOCKET,
             "addForwardedHeader", "timestampHeader", "thriftFramed", "label",
         )
     ),

@@ -32,6 +32,12 @@ def between(low: float, high: float) -> Callable[[Any, Any, Any], None]:
     return check
 
 
+def ordered(instance: object, attribute: attrs.Attribute[Any], value: AdaptiveConcurrency | None) -> None:
+    """A validator: the least limit is not above the largest."""
+    if value is not None and value.min_limit > value.max_limit:
+        raise ValueError(f"minLimit must not be above maxLimit, but {value.min_limit} is above {value.max_limit}")
+
+
 def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | None) -> None:
     """A validator: a port."""
     if value is not None and not 0 <= value <= 65535:
@@ -91,6 +97,7 @@ class ServerBase:
     port: int | None = attrs.field(default=None, validator=port_number)
     ip: str = "127.0.0.1"
     max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
+    max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
 
 
 @attrs.frozen
@@ -155,14 +162,26 @@ class ServiceBase:
 
 
 @attrs.frozen
+class AdaptiveConcurrency:
+    """``adaptiveConcurrency``, waypost's own: between which bounds latency moves the limit of a client."""
+
+    min_limit: int = attrs.field(default=3, validator=between(1, 1_000_000))
+    max_limit: int = attrs.field(default=1000, validator=between(1, 1_000_000))
+
+
+@attrs.frozen
 class ClientBase:
-    """Keys of ``client``. ``protocol`` is waypost's own: what is spoken to the endpoints, by default the router's."""
+    """Keys of ``client``. waypost's own are ``protocol``, what is spoken to the endpoints (by default the router's), and the
+    limits: of requests under way, of those that wait (``max_pending_requests``), and the adaptive one."""
 
     load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
     failure_accrual: Any = attrs.field(default=None, metadata={"plugin": "accrual"})
     fail_fast: bool = False
     requeue_budget: Budget = attrs.field(factory=Budget)
     request_attempt_timeout_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
+    max_pending_requests: int = attrs.field(default=0, validator=between(0, 100_000))
+    adaptive_concurrency: AdaptiveConcurrency | None = attrs.field(default=None, validator=ordered)
     protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})
 
 

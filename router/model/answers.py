@@ -7,6 +7,7 @@ stream ends visibly broken, or, for gRPC, with trailers that tell.
 
 from __future__ import annotations
 
+from math import ceil
 from urllib.parse import quote_plus
 
 from router.model.exchange import Exchange
@@ -60,7 +61,7 @@ def _text(exchange: Exchange, failure: Failure, status: int) -> None:
     if failure.retryable and status in (502, 503):
         fields.append((b"l5d-retryable", b"true"))
     if failure.rejected:
-        fields.append((b"retry-after", b"0"))
+        fields += nack(failure)
     head = ResponseHead(status, tuple(fields), length=len(body))
     exchange.response = head
     bare = exchange.request.method == b"HEAD" or not body
@@ -80,9 +81,19 @@ def _grpc(exchange: Exchange, failure: Failure) -> None:
     exchange.reply.start(head, True)
 
 
+def nack(failure: Failure) -> Fields:
+    """How a refusal says when to come again: in whole seconds (RFC 9110 §10.2.3), 0 for less than half of one. Finagle's
+    clients take the other field to mean that the request was not processed, and send it again."""
+    after: Fields = ((b"retry-after", b"%d" % round(failure.retry_after or 0.0)),)
+    return (*after, (b"finagle-http-nack", b"true")) if failure.retryable else after
+
+
 def grpc_trailers(failure: Failure) -> Fields:
-    """``grpc-status`` and ``grpc-message`` of a failure."""
-    return ((b"grpc-status", b"%d" % failure.answer.grpc), (b"grpc-message", grpc_message(failure.why)))
+    """``grpc-status`` and ``grpc-message`` of a failure; of a refusal also ``grpc-retry-pushback-ms`` (gRFC A6)."""
+    trailers = ((b"grpc-status", b"%d" % failure.answer.grpc), (b"grpc-message", grpc_message(failure.why)))
+    if failure.retry_after is None:
+        return trailers
+    return (*trailers, (b"grpc-retry-pushback-ms", b"%d" % ceil(failure.retry_after * 1000)))
 
 
 def grpc_message(text: str) -> bytes:

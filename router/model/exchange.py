@@ -12,7 +12,9 @@ Theory of operation
    were added (the innermost filter runs first, hence adds last and is applied last; filters that care say so).
 5. A ``gate``, where there is one, decides whether the response goes to the client or is held until its verdict is known.
    An exchange of which nothing was sent to the client can be :meth:`renewed <renew>` for another attempt.
-6. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
+6. ``heard`` is told of the final response's head when it comes, with ``sent_at`` and ``responded_at`` set: how long the
+   endpoint took is known then, and not when a long response has ended.
+7. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 Edit = Callable[[ResponseHead], ResponseHead]
 Gate = Callable[["Exchange", ResponseHead, bool], Sink]
 """Called in place of ``reply.start`` with the edited head and whether it ends the response; returns the body's sink."""
+Heard = Callable[["Exchange"], None]
 
 
 class Reply(Sink, Protocol):
@@ -52,14 +55,15 @@ class Exchange:
     ``deadline`` and ``received_at`` are seconds of the host's clock. ``local_dtab``, ``path``, ``bound`` and
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
     ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
-    classifier of the logical name. ``held`` is the response that a gate has not let through yet. ``note`` is free room for
-    filters, by role.
+    classifier of the logical name. ``held`` is the response that a gate has not let through yet. ``sent_at``: when the attempt
+    began, or got its connection if it had to wait for one; kept only where ``heard`` is set. ``note`` is free room for filters,
+    by role.
     """
 
     __slots__ = (
         "_timer", "_verdict", "attempt", "body", "bound", "classify", "complete", "deadline", "deadline_cause", "edits",
-        "endpoint", "failure", "gate", "held", "host", "local_dtab", "note", "path", "received_at", "reply", "request",
-        "responded_at", "response", "retries", "strand", "trailers", "tried",
+        "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "note", "path", "received_at", "reply", "request",
+        "responded_at", "response", "retries", "sent_at", "strand", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -69,7 +73,7 @@ class Exchange:
         self.reply = reply
         self.strand: Strand | None = None
         self.received_at = host.timers.now()
-        self.responded_at = 0.0
+        self.responded_at = self.sent_at = 0.0
         self.deadline = inf
         self.deadline_cause = ""
         self._timer: Timer | None = None
@@ -86,6 +90,7 @@ class Exchange:
         self.classify: Classifier = BY_COMPLETION
         self._verdict: Verdict | None = None
         self.gate: Gate | None = None
+        self.heard: Heard | None = None
         self.held: Any = None
         self.edits: list[Edit] | None = None
         self.note: dict[str, Any] | None = None
@@ -110,6 +115,9 @@ class Exchange:
                 head = edit(head)
         self.response = head
         self.responded_at = self.host.timers.now()
+        heard = self.heard
+        if heard is not None:
+            heard(self)
         gate = self.gate
         return self.reply.start(head, end) if gate is None else gate(self, head, end)
 

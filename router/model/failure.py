@@ -81,10 +81,11 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
     ``why`` is one or more lines of plain text for people. ``retryable``: the request was provably not processed.
     ``rejected``: a limit refused it, which says nothing about the endpoint's health. ``code``: the HTTP/2 error code
     with which a peer reset the stream, where there is one. ``cause``: of a missed deadline, whose it was (``client``,
-    ``route``, ``attempt``, ``router``). ``status``: what HTTP clients get instead of the table's answer.
+    ``route``, ``attempt``, ``router``); of a refusal, what refused it. ``status``: what HTTP clients get instead of the
+    table's answer. ``retry_after``: seconds after which a client that was refused may try again, where that can be said.
     """
 
-    __slots__ = ("blame", "cause", "code", "kind", "rejected", "retryable", "status", "why")
+    __slots__ = ("blame", "cause", "code", "kind", "rejected", "retry_after", "retryable", "status", "why")
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
         self.code = code
         self.cause = cause
         self.status: int | None = None
+        self.retry_after: float | None = None
 
     def __str__(self) -> str:
         return f"{self.kind.value} ({self.blame.value}): {self.why}"

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from router.model.events import Events
+from router.model.lag import LoopLag
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
 
@@ -17,13 +18,13 @@ log = logging.getLogger("waypost")
 
 
 class Host:
-    """Nursery, clock, timers and events of one worker, and the place where bugs are reported.
+    """Nursery, clock, timers, events and loop lag of one worker, and the place where bugs are reported.
 
     ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test. ``wall_ns``: the time of day, in
     nanoseconds of the epoch, for what is agreed on with other machines.
     """
 
-    __slots__ = ("crashes", "events", "nursery", "on_crash", "timers", "wall_ns")
+    __slots__ = ("crashes", "events", "lag", "nursery", "on_crash", "timers", "wall_ns")
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.nursery = nursery
@@ -31,6 +32,7 @@ class Host:
         self.events = Events()
         self.on_crash: Callable[[Exception], None] = _log_crash
         self.timers = Timers(now, self.crashed)
+        self.lag = LoopLag(self.timers)
         self.wall_ns: Callable[[], int] = time.time_ns
 
     def crashed(self, error: Exception) -> None:

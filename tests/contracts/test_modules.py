@@ -9,10 +9,13 @@ import pytest
 
 from dtab import Path
 from router.bind.segments import CLIENT, PATH, SERVER
+from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
+from router.filters.admission import Gate
 from router.filters.budget import Budget, BudgetConfig
 from router.filters.deadline import DeadlineConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
+from router.filters.shedding import Shedding
 from router.model.backoff import constant
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
@@ -24,6 +27,8 @@ from router.model.verdict import BY_COMPLETION
 from tests.contracts.conftest import REGISTRY
 from tests.support.fakes import Call, FakeHost, answering, waiting
 
+HOST: Any = FakeHost()
+GATE = Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
 PARAMS = SimpleNamespace(
     classify=BY_COMPLETION,
     max_call_depth=10,
@@ -39,6 +44,8 @@ PARAMS = SimpleNamespace(
     requeues=Budget(BudgetConfig(), lambda: 0.0),
     endpoints=lambda: 1,
     deadline=DeadlineConfig(10.0),
+    gate=GATE,
+    adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),
 )
 PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
 MODULES = dict.fromkeys(

@@ -34,7 +34,11 @@ async def _start(text: str) -> AsyncIterator[Worker]:
         ]
         assert set(loads) <= {0}
         assert worker.metrics.flat().keys() >= {"rt/test/bindings"}
-        assert all(value == 0 for name, value in worker.metrics.flat().items() if name.endswith(("/pending", "/load")))
+        assert all(
+            value == 0
+            for name, value in worker.metrics.flat().items()
+            if name.endswith(("/pending", "/load", "/request_concurrency", "/request_queue_size"))
+        )
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from router.model.events import Events
 from router.model.exchange import Exchange
 from router.model.failure import Failure
 from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.lag import LoopLag
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
 
@@ -21,6 +22,7 @@ class FakeHost:
     def __init__(self) -> None:
         self.time = 0.0
         self.timers = Timers(lambda: self.time, self.crashed)
+        self.lag = LoopLag(self.timers)
         self.nursery: Any = None
         self.events = Events()
         self.wall_ns = lambda: NOON + int(self.time * 1e9)

@@ -110,6 +110,7 @@ def test_what_counts(bad: Exchange) -> None:
         over(503, fields=((b"finagle-http-nack", b"true"),)),
         over(200, fields=status(8), grpc=True),
         over(200, trailers=status(14, (b"grpc-retry-pushback-ms", b"100")), grpc=True),
+        over(200, fields=status(14, (b"grpc-retry-pushback-ms", b"100")), grpc=True),
     ],
 )
 def test_what_counts_neither_way(neither: Exchange) -> None:
