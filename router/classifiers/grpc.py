@@ -12,14 +12,13 @@ from typing import Any
 import attrs
 
 from router.model.exchange import Exchange
-from router.model.failure import REFUSED_STREAM, Blame
+from router.model.failure import HTTP_TO_GRPC, REFUSED_STREAM, Blame
 from router.model.headers import ResponseHead
 from router.model.verdict import FAILURE, RETRYABLE, SUCCESS, Classifier, Verdict
 from router.spi import Plugin
 
 UNAVAILABLE = 14
-# HTTP statuses that gRPC clients take for UNAVAILABLE (gRPC's http-grpc-status-mapping).
-_AS_UNAVAILABLE = frozenset((429, 502, 503, 504))
+_AS_UNAVAILABLE = frozenset([status for status, code in HTTP_TO_GRPC.items() if code == UNAVAILABLE])
 _NO_STATUSES: frozenset[int] = frozenset()
 
 

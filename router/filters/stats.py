@@ -6,11 +6,14 @@ for exchanges that ended because of the client, which say nothing about who was 
 
 from __future__ import annotations
 
-from router.model.exchange import Exchange
+from router.model.exchange import Edit, Exchange
 from router.model.failure import Blame, Failure
+from router.model.headers import ResponseHead
 from router.model.metrics import Counter, Metrics
 from router.model.service import Service
-from router.model.verdict import SUCCESS, Classifier
+from router.model.verdict import SUCCESS, Classifier, Early
+
+SUCCESS_CLASS = b"l5d-success-class"
 
 
 def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) -> Service:
@@ -50,13 +53,34 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
 
 
 def classified(classify: Classifier, next_service: Service) -> Service:
-    """Have the exchange judged by ``classify`` from here on."""
+    """Have the exchange judged by ``classify`` from here on, and tell the client of what the head alone says."""
+    mark = _marking(classify) if isinstance(classify, Early) else None
 
     async def classified_service(exchange: Exchange) -> None:
         exchange.classify = classify
+        if mark is not None:
+            exchange.edit(mark)
         await next_service(exchange)
 
     return classified_service
+
+
+def _marking(classify: Early) -> Edit:
+    """Put Linkerd's ``l5d-success-class`` on a response's head, in the place of what an endpoint said."""
+
+    def mark(head: ResponseHead) -> ResponseHead:
+        cached = head.forwarded
+        if cached is not None and cached[0] is mark:
+            known: ResponseHead = cached[1]
+            return known
+        fields = [field for field in head.fields if field[0] != SUCCESS_CLASS]
+        fields.append((SUCCESS_CLASS, b"1.0" if classify.early(head) else b"0.0"))
+        marked = head.with_fields(tuple(fields))
+        if head.shared:
+            head.forwarded = (mark, marked)
+        return marked
+
+    return mark
 
 
 class _Statuses(dict[int, Counter]):

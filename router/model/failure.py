@@ -73,6 +73,9 @@ ANSWERS: dict[Kind, Answer] = {
 
 # RST_STREAM code of an upstream -> gRPC status of the answer (gRPC over HTTP/2, "Errors"; C-core agrees).
 RESET_TO_GRPC = {REFUSED_STREAM: 14, CANCEL: 1, ENHANCE_YOUR_CALM: 8, 0xC: 7}
+# HTTP status of a response without grpc-status -> what gRPC clients take it for (gRPC's http-grpc-status-mapping); others are
+# UNKNOWN. Such a response goes through as it is: it must be translated once, and clients do.
+HTTP_TO_GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 431: 13, 502: 14, 503: 14, 504: 14}
 
 
 class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome before it is an error

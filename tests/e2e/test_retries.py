@@ -234,3 +234,33 @@ async def test_a_pushback_that_says_never(start: Any, listen: Callable[[], Any],
         assert (await call(worker, nursery)).get(b"grpc-status") == b"14"
         assert len(seen) == 1
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("classifier", "path", "told"),
+    [
+        ("io.l5d.http.nonRetryable5XX", "/200", b"1.0"),
+        ("io.l5d.http.nonRetryable5XX", "/404", b"1.0"),
+        ("io.l5d.http.nonRetryable5XX", "/500", b"0.0"),
+        ("io.l5d.http.allSuccessful", "/500", b"1.0"),
+    ],
+)
+async def test_the_client_is_told_the_class_of_the_response(
+    start: Any, listen: Callable[[], Any], nursery: trio.Nursery, classifier: str, path: str, told: bytes
+) -> None:
+    listener, port = await listen()
+
+    def handler(request: Any, body: bytes) -> Any:
+        return int(path[1:]), [(b"l5d-success-class", b"0.5")], b""
+
+    nursery.start_soon(h1.serve, listener, handler)
+    service = f"responseClassifier: {{kind: {classifier}}}"
+    async with (
+        start(yaml("http", [port], service)) as worker,
+        await trio.open_tcp_stream("127.0.0.1", port_of(worker)) as stream,
+    ):
+        client = h1.Client(stream)
+        for _ in range(3):  # a head that repeats is marked once
+            status, headers, _ = await client.request("GET", path, "web")
+            assert (status, headers[b"l5d-success-class"]) == (int(path[1:]), told)
+    nursery.cancel_scope.cancel()
