@@ -8,6 +8,7 @@ import attrs
 
 from protocols.http2 import frames
 from protocols.http2.connection import Settings
+from protocols.http2.limits import Http2Limits
 
 
 def _between(low: int, high: int) -> Any:
@@ -50,13 +51,15 @@ class ClientConfig:
 
 @attrs.frozen
 class ServerConfig(ClientConfig):
-    """Keys of an ``h2`` server."""
+    """Keys of an ``h2`` server. ``abuse`` is waypost's own."""
 
     max_concurrent_streams_per_connection: int = attrs.field(default=1000, validator=_between(1, 1_000_000))
+    abuse: Http2Limits = attrs.field(factory=Http2Limits)
 
     def settings(self, streams: int = 0) -> Settings:
-        """What the connection announces."""
-        return super().settings(streams or self.max_concurrent_streams_per_connection)
+        """What the connection announces, and its limits."""
+        made = super().settings(streams or self.max_concurrent_streams_per_connection)
+        return attrs.evolve(made, limits=self.abuse)
 
 
 @attrs.frozen

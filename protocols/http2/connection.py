@@ -7,13 +7,14 @@ Theory of operation
    a table. A frame that is not complete waits in ``_tail``, bounded by the frame size that we announced.
 2. Faults: :class:`StreamFault` and ``Malformed`` end a stream with RST_STREAM; :class:`ConnectionFault` ends the
    connection with GOAWAY. No other exception belongs here.
-3. Streams that we reset are remembered (the last ``RESETS_KEPT``), since frames of theirs may be under way; frames for
-   any other stream that has ended are the peer's fault (§5.1).
+3. Streams that we reset are remembered (the last ``RESETS_KEPT``, or as many as may be open at once), since frames of theirs
+   may be under way; frames for any other stream that has ended are the peer's fault (§5.1).
 4. Windows: the connection's receive window is ``streams * stream window``, so that no set of slow streams can starve
    the others; memory per connection is bounded by it. Credit returns by the rule of :mod:`protocols.http2.stream`.
    Bytes that reach no stream are credited at once.
-5. Header blocks are collected up to ``MAX_BLOCK`` bytes; answers to PING and SETTINGS stop being queued, and the
-   connection ends, when ``MAX_CONTROL`` bytes of output cannot be sent.
+5. Header blocks are collected up to twice the size of a header list. What the peer has us do for nothing is counted
+   (:mod:`protocols.http2.limits`); a read that holds more work than a turn's is worked off in several, with the rest in
+   ``_tail`` and the socket unread meanwhile.
 6. Draining: GOAWAY with the highest stream id and a PING; when that is acknowledged (a round trip later nothing that
    was under way can still arrive), GOAWAY with the real last id; then close with the last stream.
 """
@@ -21,6 +22,7 @@ Theory of operation
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,9 +31,10 @@ import attrs
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from protocols.http2 import frames
+from protocols.http2 import frames, limits
 from protocols.http2.codec import Block, Decoder, Encoder, HeaderCodecError
 from protocols.http2.frames import ConnectionFault, StreamFault
+from protocols.http2.limits import Allowance, Http2Limits
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed
 from protocols.wire.connection import Connection as Wire
@@ -41,8 +44,7 @@ from router.model.headers import Fields
 log = logging.getLogger("waypost.http2")
 
 RESETS_KEPT = 256
-MAX_BLOCK = 131072
-MAX_CONTROL = 1 << 20
+MAX_RESETS_KEPT = 4096
 _DRAIN_PING = b"waypost!"
 _SHARED_SMALL = 1024
 _HEADERS_KIND = bytes([frames.HEADERS])
@@ -59,6 +61,7 @@ class Settings:
     frame: int = frames.DEFAULT_FRAME
     table: int = 4096
     list_size: int = 65536
+    limits: Http2Limits = attrs.field(factory=Http2Limits)
 
     @property
     def connection_window(self) -> int:
@@ -94,7 +97,14 @@ class Http2Connection:
         self._block_size = 0
         self._block_stream = 0
         self._block_end = False
-        self.decoder = Decoder(settings.table, settings.list_size)
+        self._max_block = 2 * settings.list_size
+        self._resets_kept = max(RESETS_KEPT, min(settings.streams, MAX_RESETS_KEPT))
+        self._turn = 0  # units of work that are left of this turn
+        self._reads = 0
+        self._condemned = False  # by what cannot raise: a tiny window
+        self.sent_frames = 0  # DATA frames
+        self._idle_work = Allowance(settings.limits.max_idle_work, limits.WORK_PER_SECOND, self.now())
+        self.decoder = Decoder(settings.table, settings.list_size, settings.limits.max_header_fields)
         self.encoder = Encoder()
         self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
             self._on_data_frame, self._on_headers, self._on_priority, self._on_rst, self._on_settings,
@@ -140,6 +150,36 @@ class Http2Connection:
         """Whether part of a header block has come."""
         return self._block is not None or self._tail[3:4] == _HEADERS_KIND
 
+    # -- work for nothing (see limits.py) -------------------------------------------------------------------
+
+    def now(self) -> float:
+        """A clock for the limits, in seconds."""
+        return time.monotonic()
+
+    def spend(self, units: int, kind: str) -> None:
+        """The peer has us do something for nothing. Raises :class:`ConnectionFault` when that is too much."""
+        self._turn -= units
+        allowance = self._idle_work
+        allowance.left -= units
+        if allowance.left < 0 and not allowance.settle(self.now(), self._earned()):
+            raise frames.abuse(kind, f"too many frames without use, {kind} last")
+        if self._condemned:
+            raise frames.abuse("tiny_window", "windows that let only a few bytes pass")
+
+    def cut_short(self) -> None:
+        """A tiny window made us send a tiny frame. Another connection may have brought the data: nothing is raised here."""
+        allowance = self._idle_work
+        allowance.left -= limits.TINY_COST
+        if allowance.left < 0 and not allowance.settle(self.now(), self._earned()):
+            self._condemned = True
+
+    def _earned(self) -> int:
+        opened = max(self.last_peer_id, self.next_id) >> 1
+        return opened * limits.PER_STREAM + self.sent_frames * limits.PER_DATA + self._reads * limits.PER_READ
+
+    def abused(self, kind: str, why: str) -> None:
+        """The connection is about to end for abuse."""
+
     # -- the frame loop -------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
@@ -148,15 +188,21 @@ class Http2Connection:
             return
         if self._tail:
             data = self._tail + data
+        self._turn = limits.TURN
+        self._reads += 1
         try:
             self._tail = self._frames(data, 0)
         except ConnectionFault as fault:
+            if fault.abuse:
+                self.abused(fault.abuse, fault.why)
             self.fault(fault.code, fault.why)
         except HeaderCodecError as error:
             self.fault(ErrorCodes.COMPRESSION_ERROR, str(error))
+        if self._turn <= 0 and self._tail and not self.closed:
+            self.wire.again()
 
     def _frames(self, data: bytes, at: int) -> bytes:
-        """The loop; returns what is left of ``data``."""
+        """The loop; returns what is left of ``data``: an incomplete frame, or all that is too much for this turn."""
         total = len(data)
         unpack = frames.unpack_head
         view: memoryview | None = None
@@ -170,7 +216,7 @@ class Http2Connection:
             if at > total:
                 at = start - frames.HEAD_SIZE
                 break
-            if kind == frames.DATA and not flags & frames.PADDED and self._block is None:
+            if kind == frames.DATA and length and not flags & frames.PADDED and self._block is None:
                 if length <= _SHARED_SMALL:
                     self._on_data(flags, stream_id & frames.STREAM_MASK, data[start:at], length)
                 else:
@@ -179,8 +225,13 @@ class Http2Connection:
                     self._on_data(flags, stream_id & frames.STREAM_MASK, view[start:at], length)
             elif self._block is not None and kind != frames.CONTINUATION:
                 raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "a frame inside a header block")
-            elif kind <= frames.CONTINUATION:
-                self._one(kind, flags, stream_id & frames.STREAM_MASK, data[start:at])
+            else:
+                if kind <= frames.CONTINUATION:
+                    self._one(kind, flags, stream_id & frames.STREAM_MASK, data[start:at])
+                else:
+                    self.spend(limits.FRAME_COST, "unknown")
+                if self._turn <= 0:
+                    break
         return data[at:] if at < total else b""
 
     def _one(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
@@ -202,15 +253,21 @@ class Http2Connection:
         stream.broken(Failure(Kind.PROTOCOL, why, self.blame))
 
     blame = Blame.UPSTREAM
+    stray_cost = 0  # units, of DATA for a stream that we reset
 
     # -- DATA -----------------------------------------------------------------------------------------------
 
     def _on_data_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """DATA with padding (§6.1)."""
-        pad = payload[0] + 1 if payload else 0
-        if pad > len(payload) or not payload:
-            raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "padding longer than the frame")
-        self._on_data(flags, stream_id, payload[1 : len(payload) - pad + 1], len(payload))
+        """DATA with padding (§6.1), or with nothing."""
+        data = payload
+        if flags & frames.PADDED:
+            pad = payload[0] + 1 if payload else 0
+            if pad > len(payload) or not payload:
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "padding longer than the frame")
+            data = payload[1 : len(payload) - pad + 1]
+        if not data and not flags & frames.END_STREAM:
+            self.spend(limits.EMPTY_COST, "empty")
+        self._on_data(flags, stream_id, data, len(payload))
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes | memoryview, length: int) -> None:
         if length > self.recv_window:
@@ -247,6 +304,7 @@ class Http2Connection:
     def _stray_data(self, stream_id: int, length: int) -> None:
         self.credit(length)
         if stream_id in self._resets:
+            self.spend(self.stray_cost, "stray")
             return
         if stream_id == 0 or self._is_idle(stream_id):
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "DATA on an idle stream")
@@ -291,15 +349,17 @@ class Http2Connection:
         block = self._block
         if block is None or stream_id != self._block_stream:
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self.spend(limits.FRAME_COST, "continuation")
         block.append(payload)
         self._block_size += len(payload)
-        if self._block_size > MAX_BLOCK or len(block) > MAX_BLOCK // 256:
-            raise ConnectionFault(ErrorCodes.ENHANCE_YOUR_CALM, "header block too large")
+        if self._block_size > self._max_block or len(block) > self._max_block // 256:
+            raise frames.abuse("continuation", "header block too large")
         if flags & frames.END_HEADERS:
             self._block = None
             self._headers(stream_id, b"".join(block), self._block_end)
 
     def _headers(self, stream_id: int, payload: bytes, end: bool) -> None:
+        self._turn -= limits.STREAM_COST + (len(payload) >> 4)
         block = self.decoder.decode(payload)
         stream = self.streams.get(stream_id)
         if stream is not None and not stream.recv_closed:
@@ -307,7 +367,7 @@ class Http2Connection:
         elif stream is not None:
             raise StreamFault(ErrorCodes.STREAM_CLOSED, "HEADERS after the end of the stream")
         elif stream_id in self._resets:
-            return
+            self.spend(limits.STRAY_BLOCK_COST + (len(payload) >> 4), "stray")
         else:
             self.on_new_stream(stream_id, block, end)
 
@@ -331,6 +391,7 @@ class Http2Connection:
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         """PRIORITY is checked and ignored (§5.3.2)."""
+        self.spend(limits.FRAME_COST, "priority")
         if stream_id == 0:
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
@@ -346,10 +407,15 @@ class Http2Connection:
             raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "RST_STREAM that is not 4 bytes")
         if stream_id == 0 or self._is_idle(stream_id):
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+        self.spend(limits.FRAME_COST, "stray")
         stream = self.streams.get(stream_id)
         if stream is not None:
+            self.on_peer_reset(stream)
             code = int(frames.unpack_long(payload, 0)[0])
             stream.was_reset(self.reset_failure(code))
+
+    def on_peer_reset(self, stream: Stream) -> None:
+        """The peer is about to reset ``stream``."""
 
     def reset_failure(self, code: int) -> Failure:
         """What an RST_STREAM of the peer means."""
@@ -363,20 +429,23 @@ class Http2Connection:
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS ack with a payload")
+            self.spend(limits.FRAME_COST, "settings")
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
+        self.spend(limits.SETTINGS_COST, "settings")
         if not self.got_settings:
             self.peer_streams = frames.MAX_STREAM_ID  # no limit, unless this frame sets one
         for at in range(0, len(payload), 6):
             self._setting(*frames.unpack_setting(payload, at))
-        self._control(frames.SETTINGS_ACK)
+        self.wire.write(frames.SETTINGS_ACK)
         self.got_settings = True
         self.on_settings()
         self.pump_all()
 
     def _setting(self, code: int, value: int) -> None:
         """Apply one of the peer's settings; unknown ones are ignored (§6.5.2)."""
+        self.spend(limits.SETTING_COST, "settings")
         if code == SettingCodes.INITIAL_WINDOW_SIZE:
             self._initial_window(value)
         elif code == SettingCodes.MAX_FRAME_SIZE:
@@ -394,6 +463,9 @@ class Http2Connection:
         if value > frames.MAX_WINDOW:
             raise ConnectionFault(ErrorCodes.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE out of range")
         change = value - self.peer_window
+        if not change:
+            return
+        self.spend(len(self.streams) >> 3, "settings")
         self.peer_window = value
         for stream in self.streams.values():
             stream.send_window += change
@@ -410,19 +482,16 @@ class Http2Connection:
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "PING on a stream")
         if len(payload) != 8:
             raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "PING that is not 8 bytes")
+        self.spend(limits.PING_COST, "ping")
         if not flags & frames.ACK:
-            self._control(frames.ping(payload, ack=True))
+            self.wire.write(frames.ping(payload, ack=True))
         elif payload == _DRAIN_PING and self.draining and not self.closed:
             self._drained_round_trip()
-
-    def _control(self, frame: bytes) -> None:
-        if self.wire.unsent > MAX_CONTROL:
-            raise ConnectionFault(ErrorCodes.ENHANCE_YOUR_CALM, "too many control frames unread")
-        self.wire.write(frame)
 
     def _on_window(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "WINDOW_UPDATE that is not 4 bytes")
+        self.spend(limits.FRAME_COST, "window_update")
         increment = frames.unpack_long(payload, 0)[0] & frames.MAX_WINDOW
         if stream_id == 0:
             if increment == 0:
@@ -465,6 +534,7 @@ class Http2Connection:
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "GOAWAY below 8 bytes")
+        self.spend(limits.GOAWAY_COST, "stray")
         last = frames.unpack_long(payload, 0)[0] & frames.STREAM_MASK
         self.on_goaway(last, int(frames.unpack_long(payload, 4)[0]), payload[8:264])
 
@@ -534,5 +604,5 @@ class Http2Connection:
     def remember_reset(self, stream_id: int) -> None:
         """Frames of this stream may still come: they will be ignored."""
         self._resets[stream_id] = None
-        if len(self._resets) > RESETS_KEPT:
+        if len(self._resets) > self._resets_kept:
             self._resets.popitem(last=False)

@@ -74,12 +74,18 @@ def header_frames(stream: int, block: bytes, flags: int, max_frame: int) -> byte
 
 
 class ConnectionFault(Exception):  # noqa: N818 - the field speaks of connection errors; this is what causes one
-    """The peer broke the connection's state: GOAWAY with ``code``, then close (§5.4.1)."""
+    """The peer broke the connection's state: GOAWAY with ``code``, then close (§5.4.1). ``abuse``: the kind, if it was that."""
 
-    def __init__(self, code: ErrorCodes, why: str) -> None:
+    def __init__(self, code: ErrorCodes, why: str, abuse: str = "") -> None:
         super().__init__(why)
         self.code = code
         self.why = why
+        self.abuse = abuse
+
+
+def abuse(kind: str, why: str) -> ConnectionFault:
+    """What ends a connection for too much of what is legal in small numbers."""
+    return ConnectionFault(ErrorCodes.ENHANCE_YOUR_CALM, why, kind)
 
 
 class StreamFault(Exception):  # noqa: N818

@@ -1,4 +1,9 @@
-"""The server role: requests come in, each becomes an exchange on a strand of its own."""
+"""The server role: requests come in, each becomes an exchange on a strand of its own.
+
+Limits: :mod:`protocols.http2.limits` says what a client may cost, :mod:`protocols.wire.guard` how long it may take. While more
+than ``MAX_UNSENT`` bytes wait for a client that does not read them, nothing more is read from it: answers without a body are
+bounded by no window.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,16 @@ from typing import Any
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from protocols.http2 import frames
+from protocols.http2 import frames, limits
 from protocols.http2.codec import Block
 from protocols.http2.connection import Http2Connection, Settings
 from protocols.http2.frames import ConnectionFault, StreamFault
+from protocols.http2.limits import KINDS, Allowance
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed, request_head, trailer_fields
 from protocols.wire.connection import Connection as Wire
+from protocols.wire.guard import Guard, Pace, Watch
+from router.model.abuse import expired
 from router.model.body import Sink
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind, client_gone
@@ -24,6 +32,9 @@ from router.spi import ServerContext
 
 # GOAWAY's second step comes after this many seconds even if the peer does not acknowledge our PING.
 DRAIN_ROUND_TRIP = 5.0
+MAX_UNSENT = 1 << 20
+_SLOW_BODY = "a request body that hardly comes"
+_SLOW_READER = "answers that are hardly taken"
 
 
 class ServerStream(Stream):
@@ -52,6 +63,14 @@ class ServerStream(Stream):
             if end:
                 self._sent_end()
         return self
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether the request's body is due and has room. Bodies of gRPC and of answered requests may take their time."""
+        exchange = self.exchange
+        if self.recv_closed or self.started or exchange is None or exchange.request.grpc:
+            return False
+        return self.recv_window > 0 and self.conn.recv_window > 0
 
     def left(self) -> None:
         if self.gone is not None:
@@ -91,11 +110,22 @@ class Http2ServerConnection(Http2Connection):
     """A client's connection."""
 
     blame = Blame.CLIENT
+    stray_cost = limits.FRAME_COST
 
     def __init__(self, wire: Wire, settings: Settings, server: Http2Server) -> None:
-        super().__init__(wire, settings)
         self.server = server
         self.context = server.context
+        super().__init__(wire, settings)
+        ours, guard, now = settings.limits, server.guard, self.now()
+        self._resets_left = Allowance(max(ours.max_premature_resets, settings.streams), limits.RESETS_PER_SECOND, now)
+        self._faults_left = Allowance(ours.max_stream_faults, limits.FAULTS_PER_SECOND, now)
+        self._cut = 0  # streams that did not go well
+        self._born = now
+        self._full = False  # the client reads too little: we read nothing
+        self._bodies = Pace(ours.body_timeout_ms, ours.min_bytes_per_sec)
+        self._answers = Pace(ours.stall_timeout_ms, ours.min_bytes_per_sec)
+        self._watch = Watch(guard.timers, guard.period, self._look)
+        self._watch.arm()
         self._preface = b""
         self._greeted = False
         self._since: float | None = None  # when the first bytes of a header block came that is not complete yet
@@ -104,13 +134,28 @@ class Http2ServerConnection(Http2Connection):
     def received(self, data: bytes) -> None:
         if not self._greeted:
             data = self._greet(data)
-        if data:
-            super().received(data)
-            if self.within_headers:
-                if self._since is None:
-                    self._since = self.context.host.timers.now()
-            else:
-                self._since = None
+            if not self._greeted:
+                return
+        if self.wire.congested and self.wire.unsent > MAX_UNSENT and not self.closed:
+            self._tail += data
+            self._full = True
+            self.wire.pause()
+            return
+        super().received(data)
+        if self.within_headers:
+            if self._since is None:
+                self._since = self.now()
+                if self._watch.idle and not self.closed:
+                    self._watch.arm()
+        else:
+            self._since = None
+
+    def writable(self) -> None:
+        super().writable()
+        if self._full and not self.closed:
+            self._full = False
+            self.wire.resume()
+            self.received(b"")
 
     def _greet(self, data: bytes) -> bytes:
         """Check the connection preface (§3.4); returns what follows it."""
@@ -155,12 +200,17 @@ class Http2ServerConnection(Http2Connection):
         if stream_id <= self.last_peer_id:
             raise ConnectionFault(ErrorCodes.STREAM_CLOSED, "HEADERS on a closed stream")
         self.last_peer_id = stream_id
+        if self._watch.idle:
+            self._watch.arm()
         if len(self.streams) >= self.settings.streams:
+            self._cut += 1
+            self.spend(limits.STRAY_BLOCK_COST, "refused")
             raise StreamFault(ErrorCodes.REFUSED_STREAM, "too many streams")
         stream = ServerStream(self, stream_id)
         stream.recv_closed = end
         self.streams[stream_id] = stream
         if block.too_large:
+            self._faulty("header_list", "header lists that are too large")
             self._begin(stream, _UNREADABLE, end, Failure(Kind.TOO_LARGE, "header list too large", Blame.CLIENT))
             return
         head = request_head(block)
@@ -214,6 +264,97 @@ class Http2ServerConnection(Http2Connection):
         self.close_recv(stream)
         stream.finish(trailers)
 
+    # -- abuse ----------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self.server.guard.now()
+
+    def on_peer_reset(self, stream: Stream) -> None:
+        assert isinstance(stream, ServerStream)
+        exchange = stream.exchange
+        if stream.started or exchange is None or self.now() - exchange.received_at > limits.PREMATURE:
+            return
+        self._cut += 1
+        allowance = self._resets_left
+        allowance.left -= 1
+        if allowance.left < 0 and not allowance.settle(self.now(), self._went_well()):
+            raise frames.abuse("rapid_reset", "too many streams reset before their answer")
+
+    def stream_fault(self, stream_id: int, code: ErrorCodes, why: str) -> None:
+        super().stream_fault(stream_id, code, why)
+        if code != ErrorCodes.REFUSED_STREAM:
+            self._faulty("made_reset", f"too many broken streams, the last one: {why}")
+
+    def _faulty(self, kind: str, why: str) -> None:
+        self._cut += 1
+        allowance = self._faults_left
+        allowance.left -= 1
+        if allowance.left < 0 and not allowance.settle(self.now(), self._went_well()):
+            raise frames.abuse(kind, why)
+
+    def _went_well(self) -> int:
+        """How many streams ended as they should, at least."""
+        return max(0, (self.last_peer_id + 1 >> 1) - len(self.streams) - self._cut)
+
+    def abused(self, kind: str, why: str) -> None:
+        self.server.guard.abused(kind, self.wire.peer, why)
+
+    def _end_abuse(self, kind: str, why: str) -> None:
+        self.abused(kind, why)
+        self.fault(ErrorCodes.ENHANCE_YOUR_CALM, why)
+
+    def _look(self) -> bool:
+        """What is late by now? Returns whether to look again."""
+        ours, now = self.settings.limits, self.now()
+        if not self._greeted:
+            if expired(self._born, ours.head_timeout_ms, now):
+                self._introduce()
+                self._end_abuse("head", "no connection preface in time")
+        elif self._since is not None and expired(self._since, ours.head_timeout_ms, now):
+            self._end_abuse("head", "a header block that does not come to its end")
+        elif not self.last_peer_id:
+            if expired(self._born, ours.first_request_timeout_ms, now):
+                self._nobody_came()
+        else:
+            self._look_at_streams(now)
+        return not self.closed and bool(self.streams or self.wire.unsent or self._since is not None or not self.last_peer_id)
+
+    def _nobody_came(self) -> None:
+        """Close without reproach: a client that has a request after all knows that it was not processed."""
+        self.server.guard.count("idle")
+        self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "idle"))
+        self.finishing = True
+        self.close_if_done()
+
+    def _look_at_streams(self, now: float) -> None:
+        answers, bodies = self._answers, self._bodies
+        answers.begin()
+        bodies.begin()
+        if self.wire.unsent and answers.slow(0, self.wire.sent, now):
+            self._end_abuse("stalled", _SLOW_READER)
+            return
+        slow: list[tuple[int, str, str]] = []
+        for stream in self.streams.values():
+            assert isinstance(stream, ServerStream)
+            if stream.queued() and answers.slow(stream.id, stream.pumped, now):
+                slow.append((stream.id, "stalled", _SLOW_READER))
+            elif stream.awaits_body and bodies.slow(stream.id, stream.received + len(self._tail), now):
+                slow.append((stream.id, "body", _SLOW_BODY))
+        if slow and len(slow) == len(self.streams):
+            self._end_abuse(slow[0][1], slow[0][2])
+        for stream_id, kind, why in slow:
+            self._end_slow(stream_id, kind, why)
+
+    def _end_slow(self, stream_id: int, kind: str, why: str) -> None:
+        """End one stream; when that happens too often, the connection."""
+        if self.closed:
+            return
+        self.abused(kind, why)
+        try:
+            self.stream_fault(stream_id, ErrorCodes.ENHANCE_YOUR_CALM, why)
+        except ConnectionFault as fault:
+            self._end_abuse(fault.abuse, fault.why)
+
     def reset_failure(self, code: int) -> Failure:
         return client_gone("stream reset by the client", code)
 
@@ -232,6 +373,7 @@ class Http2ServerConnection(Http2Connection):
             self._drained_round_trip()
 
     def lost(self, why: str) -> None:
+        self._watch.stop()
         super().lost(why)
         self.server.gone(self)
 
@@ -245,6 +387,8 @@ class Http2Server:
     def __init__(self, settings: Settings, context: ServerContext) -> None:
         self.settings = settings
         self.context = context
+        where = context.metrics.path
+        self.guard = Guard(settings.limits, context.host, context.metrics, KINDS, where)
         self._connections: set[Http2ServerConnection] = set()
         self._gauge = context.metrics.gauge("connections", lambda: len(self._connections))
         self._connects = context.metrics.counter("connects")
@@ -256,8 +400,11 @@ class Http2Server:
         return len(self._connections)
 
     def accept(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a new connection."""
+        """Serve a new connection; above the limit tell it that nothing of its was processed."""
         wire = Wire(self.context.poller, self.context.host.timers, sock)
+        if len(self._connections) >= self.guard.max_connections:
+            self.guard.refuse(wire, frames.settings({}) + frames.goaway(0, ErrorCodes.NO_ERROR, "too many connections"))
+            return
         connection = Http2ServerConnection(wire, self.settings, self)
         self._connections.add(connection)
         self._connects.value += 1

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from h2.errors import ErrorCodes
 
 from protocols.http2 import frames
+from protocols.http2.limits import TINY
 from router.model.body import Chunk, Source
 from router.model.failure import Failure
 from router.model.headers import Fields
@@ -33,8 +34,8 @@ _JOIN = 4096
 class Stream(Source):
     """Both halves of a stream. Servers and clients add what their role has."""
 
-    __slots__ = ("_end", "_queue", "_unacked", "conn", "expected", "id", "recv_closed", "recv_window", "send_closed",
-                 "send_window", "source")  # fmt: skip
+    __slots__ = ("_end", "_queue", "_unacked", "conn", "expected", "granted", "id", "pumped", "recv_closed",
+                 "recv_window", "send_closed", "send_window", "source")  # fmt: skip
 
     def __init__(self, conn: Http2Connection, stream_id: int) -> None:
         self.sink = None
@@ -50,6 +51,8 @@ class Stream(Source):
         self.send_closed = False
         self.source: Source | None = None
         self.expected: int | None = None  # bytes that Content-Length still announces
+        self.granted = 0  # bytes of credit that the peer got beyond its first window
+        self.pumped = 0  # bytes that had to wait and were sent
         self._unacked = 0
         self._queue: deque[tuple[Chunk, int]] | None = None
         self._end: Fields | None = None  # trailers to send behind the queue
@@ -70,6 +73,7 @@ class Stream(Source):
         ):
             self.send_window -= length
             conn.send_window -= length
+            conn.sent_frames += 1
             frame = frames.head(length, frames.DATA, 1 if end else 0, self.id)
             if length <= _JOIN:
                 conn.wire.write(frame + chunk)
@@ -136,6 +140,8 @@ class Stream(Source):
             if conn.wire.congested and len(chunk):
                 break
             if len(chunk) > room > 0:
+                if room < TINY:
+                    conn.cut_short()
                 queue[0] = (memoryview(chunk)[room:], size)
                 self._write_data(memoryview(chunk)[:room], end=False)
                 continue
@@ -162,6 +168,8 @@ class Stream(Source):
         length = len(chunk)
         self.send_window -= length
         self.conn.send_window -= length
+        self.conn.sent_frames += 1
+        self.pumped += length
         self.conn.wire.write(frames.head(length, frames.DATA, 1 if end else 0, self.id))
         if length:
             self.conn.wire.write(chunk)
@@ -184,8 +192,14 @@ class Stream(Source):
         if unacked >= self.recv_window:
             conn.wire.write(frames.window_update(self.id, unacked))
             self.recv_window += unacked
+            self.granted += unacked
             unacked = 0
         self._unacked = unacked
+
+    @property
+    def received(self) -> int:
+        """Bytes that flow control counted so far."""
+        return self.conn.local_window + self.granted - self.recv_window
 
     def stop(self, failure: Failure | None) -> None:
         """Nobody wants the rest."""

@@ -6,12 +6,16 @@ as a whole. The result is kept on the block, which the codec shares among repeti
 
 from __future__ import annotations
 
+import re
+
 from protocols.http2.codec import Block
 from router.model.headers import Field, Fields, RequestHead, ResponseHead
 
 # Connection-specific fields, meaningless and therefore forbidden here (§8.2.2).
 _CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _CHECKED = _CONNECTION_FIELDS | {b"te", b"content-length", b"host"}
+# As in HTTP/1.1, user information in an authority is refused (§8.3.1): nobody would agree on what it names.
+_authority = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]*)(?::[0-9]*)?").fullmatch
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 MAX_LENGTH_DIGITS = 18
 
@@ -69,6 +73,8 @@ def _request_head(block: Block) -> RequestHead:
         raise Malformed("no :path or no :scheme")
     elif path[0] != 47 and not (path == b"*" and method == b"OPTIONS"):
         raise Malformed(":path does not begin with a slash")
+    if not _authority(authority):
+        raise Malformed("malformed :authority")
     length, host = _check(rest)
     if host is not None:
         if authority and authority != host:

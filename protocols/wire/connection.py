@@ -11,7 +11,9 @@ Theory of operation
    most ``LINGER`` seconds in all: closing with unread bytes would make the kernel send a reset, which can overtake
    what we said last (a GOAWAY, an answer). ``abort`` does not wait. After the end the protocol hears ``lost`` exactly
    once; that may be before the call returns that ended the connection.
-4. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
+4. A protocol that got more in a read than it wants to do at a time asks to be called ``again``: nothing more is read until
+   it was, with no new data, in the poller's next turn.
+5. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Connection:
     """A connected, non-blocking stream socket that belongs to a poller."""
 
     __slots__ = ("_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers", "_want_write",
-                 "congested", "gone", "protocol", "unsent")  # fmt: skip
+                 "congested", "gone", "protocol", "sent", "unsent")  # fmt: skip
 
     def __init__(self, poller: Poller, timers: Timers, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -66,6 +68,7 @@ class Connection:
         self._closing = False
         self._linger: Timer | None = None
         self.unsent = 0
+        self.sent = 0  # bytes that the kernel took
         self.congested = False
         self.gone = False
         self.protocol: WireProtocol
@@ -118,6 +121,7 @@ class Connection:
             self._end(error.strerror or str(error))
             return
         self.unsent -= sent
+        self.sent += sent
         self._after_send()
 
     def _drop(self, sent: int) -> None:
@@ -184,6 +188,17 @@ class Connection:
         if not self._read and not self.gone:
             self._read = True
             self._poller.interest(self._fd, read=True, write=self._want_write)
+
+    def again(self) -> None:
+        """Have ``received(b"")`` called in the next turn, and read nothing before."""
+        self.pause()
+        self._poller.again(self)
+
+    def on_again(self) -> None:
+        """See :meth:`again`; called by the poller."""
+        if not self.gone and not self._closing:
+            self.resume()
+            self.protocol.received(b"")
 
     # -- end ------------------------------------------------------------------------------------------------
 

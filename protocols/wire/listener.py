@@ -89,6 +89,9 @@ class Listener:
     def on_writable(self) -> None:
         """Never asked for."""
 
+    def on_again(self) -> None:
+        """Never asked for."""
+
     def flush(self) -> None:
         """Nothing is ever written here."""
 

@@ -9,9 +9,10 @@ Theory of operation
    connection that was written to sends its whole output with one syscall. Nobody flushes by hand.
 3. A few turns may follow each other while there is work (``TURNS``); then the task yields to trio, so that timers and
    discovery are never starved by traffic. One read is bounded by the connection's buffer size: that bounds a turn.
-4. Code that runs outside a turn (a timer, a task) marks connections in the same way; the first mark writes to an
+4. Who has more to do than fits into a turn asks to be called :meth:`again` in the next one, after the others had theirs.
+5. Code that runs outside a turn (a timer, a task) marks connections in the same way; the first mark writes to an
    eventfd in the set, which makes a turn happen.
-5. A handler that raises is a bug of ours: its connection is aborted, the others go on.
+6. A handler that raises is a bug of ours: its connection is aborted, the others go on.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Pollable(Protocol):
 
     def on_writable(self) -> None: ...
 
+    def on_again(self) -> None: ...
+
     def flush(self) -> None: ...
 
     def abort(self) -> None: ...
@@ -48,6 +51,7 @@ class Poller:
         self._epoll.register(self._kick, select.EPOLLIN)
         self._handlers: dict[int, Pollable] = {}
         self._dirty: list[Pollable] = []
+        self._again: list[Pollable] = []
         self._in_turn = False
         self._crashed = crashed
 
@@ -77,6 +81,12 @@ class Poller:
         if not self._in_turn and len(self._dirty) == 1:
             os.eventfd_write(self._kick, 1)
 
+    def again(self, handler: Pollable) -> None:
+        """Have ``handler.on_again()`` called at the end of the next turn, which is made to happen at once."""
+        self._again.append(handler)
+        if len(self._again) == 1:
+            os.eventfd_write(self._kick, 1)
+
     async def run(self) -> None:
         """Serve until cancelled."""
         fd = self._epoll.fileno()
@@ -91,6 +101,7 @@ class Poller:
         events = self._epoll.poll(0, EVENTS_PER_TURN)
         handlers = self._handlers
         self._in_turn = True
+        again, self._again = self._again, []
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:
@@ -99,10 +110,15 @@ class Poller:
                         handler.on_writable()
                     if mask & ~select.EPOLLOUT and fd in handlers:
                         handler.on_readable()
-                except Exception as error:  # noqa: BLE001 - rule 5
+                except Exception as error:  # noqa: BLE001 - rule 6
                     self._failed(handler, error)
             elif fd == self._kick:
                 os.eventfd_read(fd)
+        for handler in again:
+            try:
+                handler.on_again()
+            except Exception as error:  # noqa: BLE001 - rule 6
+                self._failed(handler, error)
         while self._dirty:
             self._flush()
         self._in_turn = False
@@ -113,7 +129,7 @@ class Poller:
         for handler in dirty:
             try:
                 handler.flush()
-            except Exception as error:  # noqa: BLE001 - rule 5
+            except Exception as error:  # noqa: BLE001 - rule 6
                 self._failed(handler, error)
 
     def _failed(self, handler: Pollable, error: Exception) -> None:

@@ -145,6 +145,11 @@ class Metrics:
         self._prefix = prefix
         self._slots: dict[str, Slot] = {} if slots is None else slots
 
+    @property
+    def path(self) -> str:
+        """The scope's name, for people."""
+        return _show(self._prefix).rstrip("/")
+
     def scope(self, *names: str) -> Metrics:
         """The scope below this one."""
         return Metrics(self._prefix + "".join(name + _APART for name in names), self._slots)

@@ -27,13 +27,16 @@ from hypothesis import strategies as st
 
 from protocols.http2.client import Http2Session
 from protocols.http2.connection import Settings
+from protocols.http2.limits import Http2Limits
 from protocols.http2.server import Http2Server, Http2ServerConnection
 from router.model.answers import render_h2
 from router.model.body import FixedSource
+from router.model.events import Events
 from router.model.exchange import Exchange
 from router.model.failure import Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
 from router.model.metrics import Metrics
+from router.model.strand import Waiter
 from router.spi import ServerContext
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -49,16 +52,24 @@ class FakeWire:
         self.out = bytearray()
         self.congested = False
         self.closed = False
-
-    @property
-    def unsent(self) -> int:
-        return 0
+        self.unsent = self.sent = 0
+        self.reading = True
+        self.agains = 0
 
     def write(self, data: Any) -> None:
         self.out += data
 
     def close(self) -> None:
         self.closed = True
+
+    def pause(self) -> None:
+        self.reading = False
+
+    def resume(self) -> None:
+        self.reading = True
+
+    def again(self) -> None:
+        self.agains += 1
 
     def take(self) -> bytes:
         data, self.out = bytes(self.out), bytearray()
@@ -75,12 +86,14 @@ class FakeWire:
 
 
 class FakeHost:
-    """A clock that stands still, and a place for crashes that fails the test."""
+    """A clock that is moved by hand, and a place for crashes that fails the test."""
 
     def __init__(self) -> None:
         from router.model.timers import Timers
 
-        self.timers = Timers(lambda: 0.0, self.crashed)
+        self.timers = Timers(lambda: self.time, self.crashed)
+        self.time = 0.0
+        self.events = Events()
 
     def crashed(self, error: Exception) -> None:
         raise AssertionError("a bug in an exchange") from error
@@ -546,3 +559,168 @@ def test_a_connection_that_drains_before_its_first_byte_says_settings_first() ->
     front = Front()
     front.conn.drain()
     assert front.wire.take()[3] == 4
+
+
+# -- limits (see limits.py) -------------------------------------------------------------------------------------------
+
+
+def waiting_front(**config: Any) -> tuple[Front, list[Waiter[None]]]:
+    """A server whose service waits until the test lets it answer."""
+    waiters: list[Waiter[None]] = []
+
+    async def service(exchange: Exchange) -> None:
+        waiter: Waiter[None] = Waiter()
+        waiters.append(waiter)
+        await waiter
+        exchange.conclude(())
+        exchange.respond(ResponseHead(200), True)
+
+    front = Front(service, Settings(**config))
+    front.greet()
+    return front, waiters
+
+
+def cancel(front: Front, *streams: int) -> None:
+    front.conn.received(b"".join(RstStreamFrame(stream, error_code=8).serialize() for stream in streams))
+
+
+def counted(front: Front) -> dict[str, int]:
+    values = front.conn.context.metrics.flat()
+    return {name.removeprefix("abuse/"): int(value) for name, value in values.items() if name.startswith("abuse/") and value}
+
+
+@pytest.mark.parametrize("wave", [1, 10, 500])
+def test_a_client_that_cancels_half_of_its_calls_goes_on(wave: int) -> None:
+    front, waiters = waiting_front(limits=Http2Limits(max_premature_resets=1))
+    stream = 1
+    for _ in range(2000 // wave // 2):
+        opened = list(range(stream, stream + 4 * wave, 2))
+        stream += 4 * wave
+        for one in opened:
+            front.headers(one)
+        cancel(front, *opened[::2])
+        for waiter in waiters[1::2]:
+            waiter.wake(None)
+        waiters.clear()
+    assert not front.conn.closed
+    assert counted(front) == {}
+    assert front.conn.streams == {}
+
+
+def test_everything_that_is_open_may_be_cancelled_at_once() -> None:
+    front, _ = waiting_front(streams=200, limits=Http2Limits(max_premature_resets=1))
+    for stream in range(1, 400, 2):
+        front.headers(stream)
+    cancel(front, *range(1, 400, 2))
+    assert not front.conn.closed
+
+
+def test_who_only_cancels_is_stopped_soon() -> None:
+    front, waiters = waiting_front(streams=100, limits=Http2Limits(max_premature_resets=100))
+    stream = 1
+    while not front.conn.closed:
+        front.headers(stream)
+        cancel(front, stream)
+        stream += 2
+    assert len(waiters) == 101
+    assert counted(front) == {"rapid_reset": 1}
+    assert front.wire.frames()[-1].error_code == 11
+
+
+def test_cancelling_what_is_a_second_old_or_has_an_answer_is_no_abuse() -> None:
+    front, _ = waiting_front(streams=10, limits=Http2Limits(max_premature_resets=10))
+    for stream in range(1, 401, 20):
+        for one in range(stream, stream + 20, 2):
+            front.headers(one)
+        front.host.time += 1.1
+        cancel(front, *range(stream, stream + 20, 2))
+    assert not front.conn.closed
+    assert counted(front) == {}
+
+
+def test_cancelling_costs_nothing_in_the_long_run() -> None:
+    """A hundred a second are given back."""
+    front, _ = waiting_front(streams=100, limits=Http2Limits(max_premature_resets=100))
+    for stream in range(1, 1001, 2):
+        front.headers(stream)
+        cancel(front, stream)
+        front.host.time += 0.01
+    assert not front.conn.closed
+
+
+@pytest.mark.parametrize(("good", "closed"), [(1, False), (0, True)])
+def test_faults_among_good_requests_are_forgiven(good: int, closed: bool) -> None:
+    """As of a proxy that passes on what its clients do wrong."""
+    front, waiters = waiting_front(limits=Http2Limits(max_stream_faults=10))
+    stream = 1
+    for _ in range(500):
+        front.headers(stream, [(b":method", b"GET")])
+        stream += 2
+        for _ in range(good):
+            front.headers(stream)
+            stream += 2
+        for waiter in waiters:
+            waiter.wake(None)
+        waiters.clear()
+        if front.conn.closed:
+            break
+    assert front.conn.closed is closed
+    assert counted(front) == ({"made_reset": 1} if closed else {})
+
+
+def test_who_measures_its_bandwidth_with_every_frame_is_left_alone() -> None:
+    """A client that acknowledges each message on its own and sends a PING with it, two thousand times in no time."""
+    front = Front(config=Settings(limits=Http2Limits(max_idle_work=1000)))
+    front.greet()
+    front.headers(1, end=False)
+    update = WindowUpdateFrame(0, window_increment=10).serialize() + WindowUpdateFrame(1, window_increment=10).serialize()
+    for _ in range(2000):
+        front.conn.received(DataFrame(1, b"x" * 10).serialize())
+        front.conn.received(update + PingFrame(0, opaque_data=b"measured").serialize())
+        front.wire.take()
+    assert not front.conn.closed
+    front.conn.lost("the end of the test")
+
+
+def test_many_streams_in_one_read_are_worked_off_in_turns() -> None:
+    front, waiters = waiting_front()
+    block = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in HEAD])
+    flags = ["END_HEADERS", "END_STREAM"]
+    front.conn.received(b"".join(HeadersFrame(one, block, flags=flags).serialize() for one in range(1, 801, 2)))
+    turns = 0
+    while front.wire.agains > turns:
+        assert len(waiters) <= 80 * (turns + 1)
+        turns += 1
+        front.conn.received(b"")
+    assert turns >= 5
+    assert len(waiters) == 400
+    for waiter in waiters:
+        waiter.wake(None)
+
+
+def test_answers_that_are_not_read_stop_the_reading() -> None:
+    front = Front()
+    front.greet()
+    front.wire.congested, front.wire.unsent = True, 2 << 20
+    front.headers(1)
+    assert not front.wire.reading
+    assert front.exchanges == []
+    front.wire.congested, front.wire.unsent = False, 0
+    front.conn.writable()
+    assert front.wire.reading
+    assert len(front.exchanges) == 1
+
+
+def test_data_under_way_to_many_streams_that_we_reset_is_no_fault() -> None:
+    async def refuse(exchange: Exchange) -> None:
+        raise Failure(Kind.UNBOUND, "no such name")
+
+    front = Front(refuse, Settings(streams=1000, limits=Http2Limits(max_stream_faults=1)))
+    front.greet()
+    for stream in range(1, 2000, 2):
+        front.headers(stream, end=False)
+    for stream in range(1, 2000, 2):
+        front.conn.received(DataFrame(stream, b"late").serialize())
+    assert not front.conn.closed
+    assert counted(front) == {}
+    assert front.conn.uncredited() == 0
