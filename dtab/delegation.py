@@ -108,7 +108,7 @@ class Evaluation:
 
     def _bind(self, tree: NameTree[Any], depth: int, weight: float | None, frames: int) -> State[BoundTree]:
         if frames > MAX_FRAMES:
-            return Failed(DelegationError("max_depth", "a name tree that is nested too deeply"))
+            return Failed(DelegationError("max_depth", "name trees nested too deeply, or a name that leads back to itself"))
         if isinstance(tree, Leaf):
             value = tree.value
             if isinstance(value, Bound):

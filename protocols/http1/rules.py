@@ -93,10 +93,15 @@ def parse_fields(lines: list[bytes], fault: int, known: Known) -> list[Field]:
         _refuse(lines, fault)
 
 
+def _quoted(data: bytes) -> str:
+    """A piece of what the peer sent, for people: printable, in quotes."""
+    return ascii(data.decode("latin-1"))
+
+
 def _refuse(lines: list[bytes], fault: int) -> NoReturn:
     """Tell which line is malformed."""
     line = next(line for line in lines if not _field(line))
-    raise ProtocolFault(fault, f"malformed header line {line[:64]!r}")
+    raise ProtocolFault(fault, f"malformed header line {_quoted(line[:64])}")
 
 
 def parse_request(data: bytes, known: Known) -> tuple[RequestHead, Framing]:
@@ -104,7 +109,7 @@ def parse_request(data: bytes, known: Known) -> tuple[RequestHead, Framing]:
     lines = data.split(b"\r\n")
     match = _request_line(lines[0])
     if match is None:
-        raise ProtocolFault(400, f"malformed request line {lines[0][:64]!r}")
+        raise ProtocolFault(400, f"malformed request line {_quoted(lines[0][:64])}")
     method, target, major, minor = match.groups()
     if major != b"1":
         raise ProtocolFault(505, "this port speaks HTTP/1.1")
@@ -132,7 +137,7 @@ def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int
         at = min([found for found in (rest.find(b"/"), rest.find(b"?")) if found >= 0], default=len(rest))
         authority, path = rest[:at], rest[at:]
         if not authority:
-            raise ProtocolFault(400, f"request target without a host {target[:64]!r}")
+            raise ProtocolFault(400, f"request target without a host {_quoted(target[:64])}")
         if not path and method == b"OPTIONS":
             path = b"*"  # RFC 9112 §3.2.4
         elif path[:1] != b"/":
@@ -142,9 +147,9 @@ def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int
     elif method == b"CONNECT":
         raise ProtocolFault(501, "CONNECT is not supported")
     else:
-        raise ProtocolFault(400, f"malformed request target {target[:64]!r}")
+        raise ProtocolFault(400, f"malformed request target {_quoted(target[:64])}")
     if not _authority(authority):
-        raise ProtocolFault(400, f"malformed authority {authority[:64]!r}")
+        raise ProtocolFault(400, f"malformed authority {_quoted(authority[:64])}")
     return authority, path
 
 
@@ -218,7 +223,7 @@ def parse_response(data: bytes, method: bytes, known: Known) -> tuple[ResponseHe
     lines = data.split(b"\r\n")
     match = _status_line(lines[0])
     if match is None or match[1] != b"1":
-        raise ProtocolFault(502, f"malformed status line {lines[0][:64]!r}")
+        raise ProtocolFault(502, f"malformed status line {_quoted(lines[0][:64])}")
     status, version = int(match[3]), (1, min(int(match[2]), 1))
     fields = parse_fields(lines[1:], 502, known)
     framing, length = _framing([field for field in fields if field[0] in _DECISIVE], version, 502)
