@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,6 +92,55 @@ def run(file: str, log_level: str) -> None:
         sys.exit(CUT_OFF)
 
 
+@main.command()
+@click.argument("target", metavar="FILE|URL")
+def reload(target: str) -> None:
+    """Have the router that runs FILE, or whose admin interface is at URL, read its file again.
+
+    Exit code 0: it serves the new configuration; 1: it serves the old one, and says why; 2: nobody answers.
+    """
+    from router.serve import remote
+
+    _tell(remote.reload, _admin_url(target))
+
+
+@main.command()
+@click.argument("target", metavar="FILE|URL")
+def healthcheck(target: str) -> None:
+    """Ask the router that runs FILE, or whose admin interface is at URL, whether it serves.
+
+    Exit code 0: it does; 1: it does not; 2: nobody answers.
+    """
+    from router.serve import remote
+
+    _tell(remote.is_ready, _admin_url(target))
+
+
+def _admin_url(target: str) -> str:
+    from router.serve.remote import url_of
+
+    if target.startswith("http://"):
+        return target
+    loaded = _load(target)
+    if loaded.config is None:
+        click.echo(loaded.render(), err=True)
+        sys.exit(USAGE if not loaded.readable else FAILED)
+    return url_of(loaded.config.admin)
+
+
+def _tell(ask: Callable[[str], tuple[bool, str]], url: str) -> None:
+    """Print what the router says, and exit by it."""
+    from router.serve.remote import UnreachableError
+
+    try:
+        good, said = ask(url)
+    except UnreachableError as error:
+        click.echo(f"waypost: {error}", err=True)
+        sys.exit(USAGE)
+    click.echo(said, err=not good)
+    sys.exit(OK if good else FAILED)
+
+
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     """The exceptions of a group, however nested."""
     found: list[BaseException] = []
@@ -102,8 +152,9 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
 async def _serve(loaded: Loaded, log_level: str) -> bool:
     from router.serve.command import supervise
 
-    def banner(generation: Generation) -> str:
-        return _banner(loaded.name, generation.config.routers, generation.addresses)
+    def banner(generation: Generation, admin: tuple[str, int] | None) -> str:
+        text = _banner(loaded.name, generation.config.routers, generation.addresses)
+        return text if admin is None else f"{text}\n  admin {admin[0]}:{admin[1]}"
 
     def load() -> Loaded:
         return loaded if loaded.name == "-" else _load(loaded.name)

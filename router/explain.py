@@ -54,7 +54,7 @@ async def explain_text(name: str, config: Config, path: str, local: str, label: 
         host = Host(nursery)
         system, namers = make_namers(config, host, Metrics())
         delegator = Delegator(system, namers)
-        node, addrs, bound = await _settled(delegator, table, target)
+        node, addrs, bound = await settled(delegator, table, target)
         nursery.cancel_scope.cancel()
     if as_json:
         return json.dumps(to_json(node, lambda one: addrs.get(one.id, AddrPending())), indent=2)
@@ -68,7 +68,7 @@ async def explain_text(name: str, config: Config, path: str, local: str, label: 
     return "\n".join(lines)
 
 
-async def _settled(delegator: Delegator, table: Dtab, path: Path) -> tuple[Node, dict[Path, Addr], str]:
+async def settled(delegator: Delegator, table: Dtab, path: Path) -> tuple[Node, dict[Path, Addr], str]:
     """Observe until nothing is pending, at most ``WAIT`` seconds; then explain what is known."""
     answers: dict[Path, list[Any]] = {}
     found: dict[str, Any] = {}

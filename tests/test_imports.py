@@ -14,7 +14,7 @@ STDLIB = set(sys.stdlib_module_names)
 MODEL = {"router.model", "router.spi"}
 SIBLINGS = {
     "router.config", "router.bind", "router.balance", "router.filters", "router.identifiers", "router.classifiers",
-    "router.namers", "router.interpreters", "router.backoffs", "router.accruals",
+    "router.namers", "router.interpreters", "router.backoffs", "router.accruals", "router.telemeters",
 }  # fmt: skip
 
 # package -> what it may import besides the standard library and itself; the longest matching name applies.
@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "router.spi": {"attrs", "trio", "dtab", "router.model"},
     "router.dtab_headers": {"dtab", "router.model"},
     **{sibling: {"attrs", "trio", "dtab", "router.dtab_headers", *MODEL} for sibling in SIBLINGS},
+    "router.telemeters": {"attrs", "trio", "prometheus_client", *MODEL},
+    "router.admin": {"attrs", "trio", "starlette", "hypercorn", "dtab", "router"},
     "router.config": {"attrs", "yaml", "dtab", *MODEL},
     "router.bind": {"attrs", "dtab", "router.filters", "router.balance", "router.interpreters", *MODEL},
     "router.app": {"attrs", "trio", "dtab", "router", "protocols.wire"},

@@ -91,6 +91,11 @@ class Balancer:
         self._observation = addr.observe(self._news)
 
     @property
+    def known(self) -> Addr:
+        """What discovery has said last, bad news after good ones left out."""
+        return self._known
+
+    @property
     def targets(self) -> list[EndpointTarget]:
         """The endpoints in use."""
         return list(self._targets.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 _SOCKET = "socketOptions"
 LATER: dict[str, frozenset[str]] = {
     "config": frozenset(("telemetry",)),
-    "admin": frozenset(("httpIdentifierPort", "tls", "workerThreads", "security", _SOCKET)),
+    "admin": frozenset(("httpIdentifierPort", "tls", _SOCKET)),
     "router": frozenset(
         (
             "announcers", "httpAccessLog", "httpAccessLogRollPolicy", "httpAccessLogAppend", "httpAccessLogRotateCount",

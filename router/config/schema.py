@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -58,17 +59,38 @@ class Chosen:
     config: Any
 
 
-NO_ADMIN = "the admin server is not supported yet"
 HELD = "each name holds what it needs, for as long as it is in the cache of paths"
+
+
+def patterns(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: regular expressions."""
+    for pattern in value:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+
+
+@attrs.frozen
+class Security:
+    """``admin.security``: what is answered."""
+
+    ui_enabled: bool = True
+    control_enabled: bool = True
+    diagnostics_enabled: bool = True
+    path_whitelist: tuple[str, ...] = attrs.field(default=(), validator=patterns)
+    path_blacklist: tuple[str, ...] = attrs.field(default=(), validator=patterns)
 
 
 @attrs.frozen
 class Admin:
-    """``admin``. Fields with ``idle`` are read and change nothing, which those who write them are told."""
+    """``admin``. ``port``: None, where it is not given, is 9990 if that can be had."""
 
-    ip: str = attrs.field(default="127.0.0.1", metadata={"idle": NO_ADMIN})
-    port: int = attrs.field(default=9990, validator=port_number, metadata={"idle": NO_ADMIN})
+    ip: str = "127.0.0.1"
+    port: int | None = attrs.field(default=None, validator=port_number)
     shutdown_grace_ms: int = attrs.field(default=10000, validator=at_least(0))
+    worker_threads: int = attrs.field(default=2, metadata={"idle": "the admin interface has a process of its own"})
+    security: Security = attrs.field(factory=Security)
 
 
 @attrs.frozen

@@ -47,11 +47,11 @@ class Interpreter:
         self.dtab = context.dtab
         self._table: Source[Dtab] = Source()
         self._table.set(Ok(context.dtab))
-        self._delegator = Delegator(context.system, context.namers)
+        self.delegator = Delegator(context.system, context.namers)
 
     def bind(self, path: Path, local: Dtab | None) -> Activity[NameTree[Bound]]:
         """What ``path`` is bound to, over time, with ``local`` preferred to the router's dtab."""
-        return self._delegator.bind(self._table, path, local)
+        return self.delegator.bind(self._table, path, local)
 
     def replace(self, dtab: Dtab) -> None:
         """From now on names are bound under ``dtab``."""
@@ -66,7 +66,7 @@ class Interpreter:
         """
         table = self.dtab if local is None else self.dtab + local
         answers: dict[Path, list[Answer]] = {}
-        node = Computed(lambda track: Ok(explain(self._delegator.evaluation(table, track, answers), path)))
+        node = Computed(lambda track: Ok(explain(self.delegator.evaluation(table, track, answers), path)))
         states: list[State[Node]] = []
         node.observe(states.append).close()
         state = states[0]

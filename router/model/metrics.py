@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
-_APART = "\0"  # between elements; shown as a slash
+APART = "\0"  # between elements; shown as a slash
 # Upper bounds of the histogram's buckets, in milliseconds: about 10 % apart would cost memory that no one reads,
 # so steps are 1, 1.5, 2, 3, 5, 7 of each decade.
 BOUNDS: tuple[float, ...] = tuple(
@@ -29,12 +29,14 @@ class Counter:
 
 
 class Gauge:
-    """A value that goes up and down; ``read`` computes it, or ``value`` is set."""
+    """A value that goes up and down; ``read`` computes it, or ``value`` is set. ``merge``: what several workers' values are
+    together: ``sum``, ``max`` or ``min``."""
 
-    __slots__ = ("read", "value")
+    __slots__ = ("merge", "read", "value")
 
     def __init__(self) -> None:
         self.value = 0.0
+        self.merge = "sum"
         self.read: Callable[[], float] | None = None
 
     def current(self) -> float:
@@ -133,7 +135,7 @@ Slot = Counter | Gauge | Stat
 
 
 def _show(name: str) -> str:
-    return name.replace(_APART, "/")
+    return name.replace(APART, "/")
 
 
 class Metrics:
@@ -152,7 +154,7 @@ class Metrics:
 
     def scope(self, *names: str) -> Metrics:
         """The scope below this one."""
-        return Metrics(self._prefix + "".join(name + _APART for name in names), self._slots)
+        return Metrics(self._prefix + "".join(name + APART for name in names), self._slots)
 
     def _slot(self, name: str, make: type[Slot]) -> Slot:
         full = self._prefix + name
@@ -173,10 +175,11 @@ class Metrics:
         """A counter computed by ``read``, which must not fall."""
         self._slots.setdefault(self._prefix + name, Total(read))
 
-    def gauge(self, name: str, read: Callable[[], float] | None = None) -> Gauge:
-        """The gauge of that name, computed by ``read`` if given."""
+    def gauge(self, name: str, read: Callable[[], float] | None = None, merge: str = "sum") -> Gauge:
+        """The gauge of that name, computed by ``read`` if given; ``merge``: see :class:`Gauge`."""
         slot = self._slot(name, Gauge)
         assert isinstance(slot, Gauge)
+        slot.merge = merge
         if read is not None:
             slot.read = read
         return slot
@@ -196,6 +199,10 @@ class Metrics:
         """Every slot below this scope, by full name, sorted."""
         below = [(_show(name), slot) for name, slot in self._slots.items() if name.startswith(self._prefix)]
         yield from sorted(below, key=lambda item: item[0])
+
+    def slots(self) -> list[tuple[str, Slot]]:
+        """Every slot below this scope, its name with ``APART`` between its elements."""
+        return [(name, slot) for name, slot in self._slots.items() if name.startswith(self._prefix)]
 
     def flat(self) -> dict[str, float]:
         """Names and plain values: counters and gauges as they are, of a stat its ``.count`` and ``.sum``."""

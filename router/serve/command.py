@@ -23,18 +23,21 @@ Say = Callable[[str], None]
 
 
 async def supervise(
-    loaded: Loaded, load: Callable[[], Loaded], log_level: str, banner: Callable[[Generation], str], say: Say
+    loaded: Loaded, load: Callable[[], Loaded], log_level: str, banner: Callable[[Generation, Any], str], say: Say
 ) -> bool:
     """Serve ``loaded`` until told to stop; whether everything had ended by then.
 
-    ``load`` reads the configuration again, ``say`` tells the operator. Raises OSError for a port that cannot be had,
+    ``load`` reads the configuration again, ``say`` tells the operator, first the ``banner`` of what serves, and of where the
+    admin interface is (or None). Raises OSError for a port that cannot be had,
     :class:`~router.serve.slot.StartError` for workers that do not start.
     """
-    supervisor = Supervisor(load, log_level, activated(os.environ))
+    from router.admin.app import serve
+
+    supervisor = Supervisor(load, log_level, activated(os.environ), serve)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             generation = await nursery.start(supervisor.run, loaded)
-            say(banner(generation))
+            say(banner(generation, supervisor.admin.address))
             await _until_stopped(signals, supervisor, say)
             say("waypost: draining")
             grace = supervisor.generation.config.admin.shutdown_grace_ms / 1000 if supervisor.generation else 0.0
@@ -44,13 +47,20 @@ async def supervise(
 
 
 async def _until_stopped(signals: Any, supervisor: Supervisor, say: Say) -> None:
-    """Reload at each SIGHUP, until another signal comes."""
+    """Reload at each SIGHUP, until another signal comes, or the admin interface is told."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_heed, signals, supervisor, say)
+        await supervisor.stopping.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _heed(signals: Any, supervisor: Supervisor, say: Say) -> None:
     async with trio.open_nursery() as nursery:
         async for number in signals:
-            if number != signal.SIGHUP:
-                nursery.cancel_scope.cancel()
-                return
-            nursery.start_soon(_reload, supervisor, say)
+            if number == signal.SIGHUP:
+                nursery.start_soon(_reload, supervisor, say)
+            else:
+                supervisor.stopping.set()
 
 
 async def _reload(supervisor: Supervisor, say: Say) -> None:

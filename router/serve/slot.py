@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from random import uniform
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -51,16 +51,28 @@ class Plan:
     log_level: str
 
 
+class Witness(Protocol):
+    """Who is to know what a process had counted."""
+
+    async def hear(self, slot: Slot) -> None:
+        """It is about to end."""
+
+    def ended(self, slot: Slot) -> None:
+        """It is gone."""
+
+
 class Slot:
     """See the theory of operation. ``number`` names it in logs; ``plan`` may be exchanged for the next process; ``life``,
     cancelled, ends everything at once."""
 
-    def __init__(self, number: int, plan: Plan, events: Events) -> None:
+    def __init__(self, number: int, plan: Plan, events: Events, witness: Witness) -> None:
+        self._witness = witness
         self.number = number
         self.plan = plan
         self.starts = 0
         self.pid = 0
         self.since = 0.0
+        self.serves = False
         self.channel: Channel | None = None
         self.life = trio.CancelScope()
         self._events = events
@@ -109,6 +121,8 @@ class Slot:
                 nursery.cancel_scope.cancel()
         finally:
             self.channel = None
+            self.serves = False
+            self._witness.ended(self)
             if process.returncode is None:
                 process.kill()
                 with trio.CancelScope(shield=True):
@@ -130,6 +144,7 @@ class Slot:
             process.kill()
             return
         self.starts += 1
+        self.serves = True
         if self.starts == 1:
             status.started(answer)
         await self._beat(channel, process)
@@ -166,6 +181,7 @@ class Slot:
                 left = await channel.ask("drain", grace=grace)
             except (ChannelClosedError, RefusedError):
                 return
+            await self._witness.hear(self)
             if left:
                 self._events.emit("worker_cut_off", worker=self.number, pid=self.pid, connections=left)
         await channel.aclose()

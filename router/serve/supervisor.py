@@ -28,6 +28,8 @@ from router.config.schema import Config
 from router.model.events import Events
 from router.model.metrics import Metrics
 from router.serve.channel import ChannelClosedError, RefusedError
+from router.serve.door import AdminDoor, ServeAdmin
+from router.serve.gather import Gatherer
 from router.serve.slot import Plan, Slot, StartError
 from router.serve.sockets import Key, close_others, open_missing
 
@@ -65,13 +67,23 @@ class Generation:
 
 
 class Supervisor:
-    """``load`` reads the configuration again. ``inherited``: sockets that were open before us."""
+    """``load`` reads the configuration again. ``inherited``: sockets that were open before us. ``admin`` serves the admin
+    interface on a socket. ``stopping`` is set by whoever wants it to end."""
 
-    def __init__(self, load: Callable[[], Loaded], log_level: str, inherited: Mapping[Key, socket.socket]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Loaded],
+        log_level: str,
+        inherited: Mapping[Key, socket.socket],
+        admin: ServeAdmin | None = None,
+    ) -> None:
         self.events = Events()
         self.metrics = Metrics()
         self.generation: Generation | None = None
         self.draining: list[Generation] = []
+        self.gatherer = Gatherer(self)
+        self.stopping = trio.Event()
+        self.admin = AdminDoor(admin, self)
         self._load = load
         self._log_level = log_level
         self._inherited = dict(inherited)
@@ -90,11 +102,15 @@ class Supervisor:
         """Serve ``loaded``, and what it is reloaded to, until cancelled. Raises OSError and :class:`StartError`."""
         try:
             async with trio.open_nursery() as self._nursery:
+                assert loaded.config is not None
+                self.admin.open(loaded.config.admin)
                 self.generation = await self._begin(loaded, self._inherited)
                 close_others(self._inherited, self.generation.sockets)
+                self._nursery.start_soon(self.admin.run)
                 task_status.started(self.generation)
-                await trio.sleep_forever()
+                await self.gatherer.run()
         finally:
+            self.admin.close()
             for generation in (*self.draining, self.generation):
                 close_others(generation.sockets if generation else {}, {})
 
@@ -104,7 +120,7 @@ class Supervisor:
         generation = Generation(self._numbers + 1, loaded, open_missing(loaded.config, known))
         count = loaded.config.worker_processes
         plan = Plan(loaded.name, loaded.source, generation.sockets, count == 1, self._log_level)
-        generation.slots = [Slot(number, plan, self.events) for number in range(count)]
+        generation.slots = [Slot(number, plan, self.events, self.gatherer) for number in range(count)]
         try:
             answers = await self._all_started(generation)
         except BaseException:
@@ -168,6 +184,7 @@ class Supervisor:
             return "new dtabs"
         try:
             new = await self._begin(loaded, old.sockets)
+            self.admin.open(loaded.config.admin)
         except OSError as error:
             raise ReloadError(str(error.args[-1])) from error
         except StartError as error:
@@ -196,25 +213,46 @@ class Supervisor:
 
     # -- questions ------------------------------------------------------------------------------------------
 
-    async def ask(self, what: str, **fields: Any) -> dict[int, Any]:
-        """The answers of the present workers, by number; those that have none within ``ASK_TIMEOUT`` seconds are left out."""
-        answers: dict[int, Any] = {}
+    async def ask(self, what: str, **fields: Any) -> list[tuple[Slot, Any]]:
+        """The answers of all workers, present ones first; those without one within ``ASK_TIMEOUT`` seconds are left out."""
+        answers: list[tuple[Slot, Any]] = []
 
         async def ask_one(slot: Slot) -> None:
             if slot.channel is not None:
                 with trio.move_on_after(ASK_TIMEOUT):
                     try:
-                        answers[slot.number] = await slot.channel.ask(what, **fields)
+                        answers.append((slot, await slot.channel.ask(what, **fields)))
                     except ChannelClosedError:
                         return
                     except RefusedError as error:
                         log.error("worker %d, asked for %s: %s", slot.number, what, error)
 
-        assert self.generation is not None
+        slots = self.slots
         async with trio.open_nursery() as nursery:
-            for slot in self.generation.slots:
+            for slot in slots:
                 nursery.start_soon(ask_one, slot)
-        return answers
+        return sorted(answers, key=lambda answer: slots.index(answer[0]))
+
+    async def ask_any(self, what: str, **fields: Any) -> Any:
+        """The answer of one present worker. Raises :class:`ChannelClosedError` where there is none,
+        :class:`RefusedError`, and trio.TooSlowError."""
+        channels = [slot.channel for slot in self.slots if slot.channel is not None]
+        if not channels:
+            raise ChannelClosedError
+        with trio.fail_after(ASK_TIMEOUT):
+            return await channels[0].ask(what, **fields)
+
+    @property
+    def ready(self) -> bool:
+        """Whether some worker serves, and is to go on."""
+        generation = self.generation
+        return generation is not None and not self.stopping.is_set() and any(slot.serves for slot in generation.slots)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places of all workers, those that drain last."""
+        generations = [*([self.generation] if self.generation else []), *self.draining]
+        return [slot for generation in generations for slot in generation.slots]
 
 
 def _but_dtabs(config: Config) -> Config:

@@ -22,6 +22,7 @@ from dtab import read_dtab
 from router.app import Listen, Worker, running
 from router.config.load import load_text
 from router.config.plugins import Registry
+from router.serve.answers import Answers
 from router.serve.channel import Channel, Handler, RefusedError
 
 log = logging.getLogger("waypost.worker")
@@ -35,7 +36,13 @@ class WorkerProcess:
         self._worker: Worker | None = None
         self._stop = trio.Event()
         self._grace = 0.0
-        self.handlers: dict[str, Handler] = {"start": self.start, "ping": self.ping, "dtabs": self.dtabs, "drain": self.drain}
+        self.handlers: dict[str, Handler] = {
+            "start": self.start,
+            "ping": self.ping,
+            "dtabs": self.dtabs,
+            "drain": self.drain,
+            "log_level": self.log_level,
+        }
 
     async def start(self, name: str, text: str, fds: Sequence[tuple[str, int, int]], alone: bool) -> dict[str, Any]:
         """Serve the configuration ``text``, on inherited sockets ``(ip, port, fd)`` in the order of its servers.
@@ -50,6 +57,7 @@ class WorkerProcess:
         sockets = iter([socket.socket(fileno=fd) for _, _, fd in fds])
         worker = await self._nursery.start(self._run, loaded.config, registry, lambda ip, port: next(sockets), alone)
         self._worker = worker
+        self.handlers.update(Answers(worker).handlers)
         return {"addresses": worker.addresses}
 
     async def _run(self, config: Any, registry: Registry, listen: Listen, alone: bool, task_status: Any) -> None:
@@ -66,6 +74,10 @@ class WorkerProcess:
         assert self._worker is not None
         for label, text in dtabs.items():
             self._worker.interpreters[label].replace(read_dtab(text))
+
+    async def log_level(self, logger: str, level: str) -> None:
+        """Log what is at least so grave."""
+        logging.getLogger(logger).setLevel(level)
 
     async def drain(self, grace: float) -> int:
         """Accept nothing more, and let exchanges finish for at most ``grace`` seconds; how many connections are left then."""

@@ -241,7 +241,7 @@ def test_a_registry_lists_what_there_is() -> None:
 
 def test_what_has_no_effect_is_told_and_refuses_nothing() -> None:
     text = """
-    admin: {ip: 0.0.0.0, port: 9990, shutdownGraceMs: 5}
+    admin: {ip: 0.0.0.0, port: 9990, workerThreads: 3}
     routers:
     - protocol: h2
       bindingCache: {paths: 7, trees: 8}
@@ -252,7 +252,7 @@ def test_what_has_no_effect_is_told_and_refuses_nothing() -> None:
     told = [(problem.where, problem.severity) for problem in loaded.problems]
     assert told == [
         (where, "warning")
-        for where in ("admin.ip", "admin.port", "routers.0.bindingCache.trees", "routers.0.servers.0.windowUpdateRatio")
+        for where in ("admin.workerThreads", "routers.0.bindingCache.trees", "routers.0.servers.0.windowUpdateRatio")
     ]
     assert all(problem.message.startswith("has no effect: ") for problem in loaded.problems)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -198,13 +200,13 @@ def test_a_second_signal_cuts_off_and_the_exit_code_says_so(tmp_path: Path) -> N
                 with socket.create_connection(("127.0.0.1", port_in(process)), timeout=5) as client:
                     client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
                     backend.settimeout(5)
-                    accepted, _ = backend.accept()  # and is never answered
-                    process.send_signal(signal.SIGTERM)
-                    assert process.stderr is not None
-                    assert process.stderr.readline() == "waypost: draining\n"
-                    process.send_signal(signal.SIGTERM)
-                    assert process.wait(timeout=5) == 3
-                    accepted.close()
+                    with backend.accept()[0]:  # and is never answered
+                        process.send_signal(signal.SIGTERM)
+                        assert process.stderr is not None
+                        while process.stderr.readline() != "waypost: draining\n":
+                            assert process.poll() is None
+                        process.send_signal(signal.SIGTERM)
+                        assert process.wait(timeout=10) == 3
             finally:
                 process.kill()
 
@@ -231,3 +233,51 @@ def test_systemd_may_open_the_sockets(tmp_path: Path) -> None:
                 assert process.wait(timeout=10) == 0
             finally:
                 process.kill()
+
+
+def test_the_admin_interface_of_a_running_router(tmp_path: Path) -> None:
+    config = tmp_path / "test.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        admin = free.getsockname()[1]
+    config.write_text(f"admin: {{port: {admin}}}\n" + TEXT)
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=30)
+
+    assert command("healthcheck", str(config)).returncode == 2
+    with run(config) as process:
+        try:
+            port = port_in(process)
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 502 ")
+            healthy = command("healthcheck", f"http://127.0.0.1:{admin}")
+            assert (healthy.returncode, healthy.stdout) == (0, "ready\n")
+            metrics = f"http://127.0.0.1:{admin}/admin/metrics.json"
+            with urllib.request.urlopen(f"{metrics}?q=rt/web/service/svc/web/requests") as answer:
+                assert json.load(answer) == 1
+            config.write_text(config.read_text().replace("label: web", "label: wob"))
+            done = command("reload", str(config))
+            assert (done.returncode, done.stdout) == (0, "1 new worker\n"), done.stderr
+            config.write_text(config.read_text().replace("label", "lable"))
+            refused = command("reload", f"http://127.0.0.1:{admin}")
+            assert refused.returncode == 1
+            assert "unknown key 'lable'" in refused.stderr
+            with urllib.request.urlopen(f"{metrics}?q=supervisor") as answer:
+                seen = json.load(answer)
+            assert (seen["reloads"], seen["reload_failures"]) == (1, 1)
+            stop = urllib.request.Request(f"http://127.0.0.1:{admin}/admin/shutdown", method="POST")
+            assert urllib.request.urlopen(stop).read() == b"draining\n"
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
+
+
+def test_an_admin_port_that_is_taken(tmp_path: Path) -> None:
+    config = tmp_path / "test.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config.write_text(f"admin: {{port: {taken.getsockname()[1]}}}\n" + TEXT)
+        with run(config) as process:
+            assert process.wait(timeout=10) == 1
+            assert process.stderr is not None
+            assert "cannot listen on 127.0.0.1" in process.stderr.read()

@@ -1,0 +1,107 @@
+"""The admin interface as an ASGI application, and the server that serves it.
+
+Bounds: 64 KiB of request head (the server's), 1 MiB of body, 5 seconds for a connection that does nothing, 100 requests
+under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from router import __version__
+from router.admin import control, metrics, state
+from router.admin.answers import as_json, error
+from router.admin.openapi import POSTED, document
+from router.admin.page import overview
+from router.admin.requests import Endpoint
+from router.admin.security import Gate, from_elsewhere
+from router.serve.supervisor import Supervisor
+
+log = logging.getLogger("waypost.admin")
+server_log = log.getChild("server")  # what the server says of itself; that it runs is in our banner
+server_log.setLevel(logging.WARNING)
+
+MAX_REQUESTS = 100
+ONLY_POSTED = ("/admin/shutdown", "/admin/reload")
+
+
+def application(supervisor: Supervisor) -> Starlette:
+    """All endpoints, behind the rules of the present configuration."""
+    found: dict[str, Endpoint] = {
+        **control.endpoints(supervisor),
+        **metrics.endpoints(supervisor),
+        **state.endpoints(supervisor),
+        "/": partial(overview, supervisor),
+        "/openapi.json": _openapi,
+    }
+    room = trio.CapacityLimiter(MAX_REQUESTS)
+    routes = [Route(path, _guarded(supervisor, room, endpoint), methods=_methods(path)) for path, endpoint in found.items()]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
+
+
+def _methods(path: str) -> list[str]:
+    if path in ONLY_POSTED:
+        return ["POST"]
+    return ["GET", "POST"] if path in POSTED else ["GET"]
+
+
+def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpoint) -> Callable[[Request], Any]:
+    async def guarded(request: Request) -> Response:
+        generation = supervisor.generation
+        if generation is None:
+            return error(503, "not started yet")
+        if not Gate(generation.config.admin.security).allows(request.url.path):
+            raise HTTPException(404)
+        if request.method == "POST" and from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
+            return error(403, "a page of another origin must not change anything here")
+        try:
+            room.acquire_nowait()
+        except trio.WouldBlock:
+            return error(503, f"more than {MAX_REQUESTS} requests under way")
+        try:
+            return await endpoint(request)
+        finally:
+            room.release()
+
+    return guarded
+
+
+async def _openapi(request: Request) -> Response:
+    return as_json(document(__version__))
+
+
+async def _http_error(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    answer = error(problem.status_code, str(problem.detail))
+    answer.headers.update(problem.headers or {})
+    return answer
+
+
+async def _bug(request: Request, problem: Exception) -> Response:
+    log.error("bug in the admin interface, at %s", request.url.path, exc_info=problem)
+    return error(500, f"internal error: {type(problem).__name__}")
+
+
+async def serve(supervisor: Supervisor, sock: socket.socket) -> None:
+    """Serve the admin interface on ``sock`` until cancelled. The socket stays the caller's."""
+    from hypercorn.config import Config
+    from hypercorn.trio import serve as hypercorn_serve
+
+    config = Config()
+    config.bind = [f"fd://{sock.dup().detach()}"]
+    config.include_server_header = False
+    config.keep_alive_timeout = 5
+    config.graceful_timeout = 0
+    config.errorlog = server_log
+    await hypercorn_serve(application(supervisor), config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
