@@ -21,6 +21,7 @@ from router.bind.segments import SERVER, ServerParams
 from router.config.load import effective
 from router.config.plugins import Registry
 from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
+from router.config.tls import ClientTls
 from router.filters.adaptive import AdaptiveConfig
 from router.filters.admission import Gate
 from router.filters.budget import BudgetConfig
@@ -31,6 +32,7 @@ from router.filters.shedding import Shedding
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.backoff import constant
+from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.stack import Stack
@@ -48,8 +50,11 @@ from router.spi import (
     NamerContext,
     ProtocolPlugin,
     ServerContext,
+    Session,
+    Upgrade,
 )
 from router.spi import Server as ProtocolServer
+from router.tls import Credentials, FileFault
 
 Listen = Callable[[str, int], socket.socket]
 """Gives the listening socket of a server, by its IP address and port; asked once for each server, in their order."""
@@ -63,10 +68,11 @@ class Worker:
     host: Host
     poller: Any
     metrics: Metrics
+    credentials: Credentials
     alone: bool = True
     routers: dict[str, RouterCore] = attrs.field(factory=dict)
     interpreters: dict[str, Interpreter] = attrs.field(factory=dict)
-    servers: list[ProtocolServer] = attrs.field(factory=list)
+    servers: list[Any] = attrs.field(factory=list)
     listeners: list[Any] = attrs.field(factory=list)
     addresses: list[tuple[str, str, int]] = attrs.field(factory=list)
 
@@ -97,7 +103,8 @@ async def running(
         async with trio.open_nursery() as nursery:
             host = Host(nursery, trio.lowlevel.current_clock().current_time)
             poller = Poller(host.crashed)
-            worker = Worker(host, poller, Metrics(), alone)
+            metrics = Metrics()
+            worker = Worker(host, poller, metrics, Credentials(host, metrics.scope("tls")), alone)
             try:
                 _start(worker, config, registry, listen or open_here)
                 yield worker
@@ -105,6 +112,7 @@ async def running(
                 host.lag.stop()
                 for core in worker.routers.values():
                     core.close()
+                worker.credentials.close()
                 poller.abort_all()
                 nursery.cancel_scope.cancel()
     finally:
@@ -146,7 +154,7 @@ class _Assembly:
         self.registry = registry
         self.router = router
         self.metrics = worker.metrics.scope("rt", router.label)
-        self._connects: dict[tuple[str, Any], Connect] = {}
+        self._connects: dict[tuple[Any, ...], Connect] = {}
         self._classifiers: dict[Any, Classifier] = {}
 
     def start(self, context: InterpreterContext) -> None:
@@ -171,8 +179,18 @@ class _Assembly:
         core.start()
         self.worker.routers[router.label] = core
         self.worker.interpreters[router.label] = interpreter
+        self._read_credentials()
         for server in router.servers:
             self._listen(core, server)
+
+    def _read_credentials(self) -> None:
+        """Of clients, before the first exchange needs them."""
+        for _, values in self.router.base.client.configs:
+            tls: ClientTls | None = values.get("tls")
+            if tls is not None and tls.enabled:
+                name = values.get("protocol")
+                protocol = self.router.protocol if name is None else self.registry.protocol(name)
+                self.worker.credentials.client(tls, protocol.alpn)
 
     def _identifier(self) -> Identifier:
         context = IdentifierContext(self.router.base.dst_prefix)
@@ -212,7 +230,7 @@ class _Assembly:
         protocol = self.router.protocol if base.protocol is None else self.registry.protocol(base.protocol)
         (own,) = effective(self.router.base.client, path, protocol.client_config)
         return ClientSettings(
-            connect=self._connect(protocol, own),
+            connect=self._connect(protocol, own, base.tls),
             balancing=lambda: self._balancing(base.load_balancer),
             attempt_timeout=_seconds(base.request_attempt_timeout_ms),
             limit=base.max_concurrent_requests,
@@ -225,14 +243,23 @@ class _Assembly:
             per_connection=protocol.per_connection,
             max_connections=protocol.max_connections,
             modules=protocol.client_modules,
+            forward_client_cert=base.forward_client_cert,
         )
 
-    def _connect(self, protocol: ProtocolPlugin, own: Any) -> Connect:
+    def _connect(self, protocol: ProtocolPlugin, own: Any, tls: ClientTls | None) -> Connect:
+        if tls is not None and tls.enabled:  # not kept: names may come from captures, and are as many as clients
+            try:
+                secure = self.worker.credentials.client(tls, protocol.alpn)
+            except FileFault as fault:  # files that were good at the start, and are looked at again for another protocol
+                return _never(Failure(Kind.CONNECT, str(fault)))
+            return self._make_connect(protocol, own, secure)
         key = (protocol.name, own)
         if key not in self._connects:
-            context = ClientContext(self.worker.host, self.worker.poller, self.metrics.scope("client"))
-            self._connects[key] = protocol.connect(own, context)
+            self._connects[key] = self._make_connect(protocol, own, None)
         return self._connects[key]
+
+    def _make_connect(self, protocol: ProtocolPlugin, own: Any, secure: Any) -> Connect:
+        return protocol.connect(own, ClientContext(self.worker.host, self.worker.poller, self.metrics.scope("client"), secure))
 
     def _balancing(self, chosen: Any) -> Balancing:
         context = BalancerContext(self.worker.host.timers.now)
@@ -259,6 +286,7 @@ class _Assembly:
     # -- listeners ------------------------------------------------------------------------------------------
 
     def _listen(self, core: RouterCore, server: Any) -> None:
+        from protocols.wire.detect import Front
         from protocols.wire.listener import ACCEPTS_PER_TURN, Listener
 
         worker, protocol = self.worker, self.router.protocol
@@ -267,12 +295,21 @@ class _Assembly:
         metrics = self.metrics.scope("server", host, str(port))
         gate = self._gate(server.base.max_concurrent_requests, metrics, f"server {host}:{port}")
         params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate)
-        service = Stack(SERVER.modules + protocol.server_modules).make(params, core.route)
-        context = ServerContext(worker.host, worker.poller, service, protocol.render, metrics)
-        made = protocol.serve(_inherited(server.protocol, self.router.own), context)
-        worker.servers.append(made)
+        upgrades: dict[bytes, Upgrade] = {}
+
+        def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
+            service = Stack(SERVER.modules + plugin.server_modules).make(params, core.route)
+            return plugin.serve(config, ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades))
+
+        others = [self.registry.protocol(name) for name in protocol.also]
+        servers = [serve(protocol, _inherited(server.protocol, self.router.own))]
+        servers += [serve(other, other.server_config()) for other in others]
+        alpn = tuple([plugin.alpn for plugin in (protocol, *others) if plugin.alpn])
+        tls = None if server.base.tls is None else worker.credentials.server(server.base.tls, alpn, metrics)
+        front = Front(worker.poller, worker.host.timers, servers, metrics, tls)
+        worker.servers.append(front)
         batch = ACCEPTS_PER_TURN if worker.alone else 1
-        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, made.accept, batch))
+        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, front.accept, batch))
         worker.addresses.append((self.router.label, host, port))
 
     def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
@@ -282,6 +319,15 @@ class _Assembly:
         shedding = Shedding(self.worker.host, metrics, where, None)
         metrics.total("nacks", lambda: shedding.total)
         return Gate(self.worker.host, limit, 0, shedding, metrics)
+
+
+def _never(failure: Failure) -> Connect:
+    """A way to endpoints that does not exist."""
+
+    async def connect(host: str, port: int) -> Session:
+        raise failure
+
+    return connect
 
 
 def _inherited(own: Any, router: Any) -> Any:

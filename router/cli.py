@@ -32,14 +32,21 @@ def _load(name: str) -> Loaded:
     return load_file(name, Registry())
 
 
-def _load_one(name: str) -> Loaded:
-    """Load a file, or tell what is wrong with it and exit."""
-    loaded = _load(name)
+def _load_one(name: str, *, files: bool = False) -> Loaded:
+    """Load a file, or tell what is wrong with it (and with the ``files`` that it names) and exit."""
+    loaded = _files_checked(_load(name)) if files else _load(name)
     if loaded.problems:
         click.echo(loaded.render(), err=True)
     if loaded.config is None:
         sys.exit(FAILED if loaded.readable else USAGE)
     return loaded
+
+
+def _files_checked(loaded: Loaded) -> Loaded:
+    """With what is wrong with the certificates and keys that it names."""
+    from router.tls import problems
+
+    return loaded if loaded.config is None else loaded.refused(problems(loaded.config))
 
 
 @main.command()
@@ -51,7 +58,7 @@ def check(files: tuple[str, ...]) -> None:
     """
     code = OK
     for name in files:
-        loaded = _load(name)
+        loaded = _files_checked(_load(name))
         if loaded.problems:
             click.echo(loaded.render(), err=True)
         if loaded.config is None:
@@ -78,7 +85,7 @@ def run(file: str, log_level: str) -> None:
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("hpack").setLevel(logging.WARNING)
-    loaded = _load_one(file)
+    loaded = _load_one(file, files=True)
     failures: list[str] = []
     drained = True
     try:
@@ -157,26 +164,26 @@ async def _serve(loaded: Loaded, log_level: str) -> bool:
         return text if admin is None else f"{text}\n  admin {admin[0]}:{admin[1]}"
 
     def load() -> Loaded:
-        return loaded if loaded.name == "-" else _load(loaded.name)
+        return loaded if loaded.name == "-" else _files_checked(_load(loaded.name))
 
     return await supervise(loaded, load, log_level, banner, lambda text: click.echo(text, err=True))
 
 
 def _banner(name: str, routers: tuple[Router, ...], addresses: list[tuple[str, str, int]]) -> str:
     lines = [f"waypost {__version__}: {name}"]
-    by_label = {router.label: router for router in routers}
-    for label, host, port in addresses:
-        router = by_label[label]
-        lines.append(f"  {router.base.protocol:5} {host}:{port}  router {label!r}, {len(router.base.dtab)} dentries")
-        lines.append(f"        try: {_first_call(router, host, port)}")
+    servers = [(router, server.base.tls is not None) for router in routers for server in router.servers]
+    for (label, host, port), (router, secure) in zip(addresses, servers, strict=True):
+        tls = ", TLS" if secure else ""
+        lines.append(f"  {router.base.protocol:5} {host}:{port}  router {label!r}, {len(router.base.dtab)} dentries{tls}")
+        lines.append(f"        try: {_first_call(router, host, port, secure)}")
     return "\n".join(lines)
 
 
-def _first_call(router: Router, host: str, port: int) -> str:
+def _first_call(router: Router, host: str, port: int, secure: bool) -> str:
     if router.base.protocol == "grpc":
-        return f"any gRPC client (plaintext) at {host}:{port}"
-    version = " --http2-prior-knowledge" if router.base.protocol == "h2" else ""
-    return f"curl{version} -v -H 'Host: web' http://{host}:{port}/"
+        return f"any gRPC client ({'TLS' if secure else 'plaintext'}) at {host}:{port}"
+    version = " --http2-prior-knowledge" if router.base.protocol == "h2" and not secure else ""
+    return f"curl{' -k' if secure else ''}{version} -v -H 'Host: web' http{'s' if secure else ''}://{host}:{port}/"
 
 
 @main.command()

@@ -7,7 +7,6 @@ attributes are the YAML keys in snake case (``root_dir`` is written ``rootDir``)
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import random
 from typing import Any, Protocol
@@ -207,32 +206,62 @@ Render = Callable[[Exchange, Failure], None]
 """Answer an exchange that failed: before the head a whole response, after it a visible end. Never raises."""
 
 
+Upgrade = Callable[[Any, RequestHead, bytes, bytes], None]
+"""Go on with a connection (a wire) whose client asked for another protocol by Upgrade: the request, which becomes the first
+exchange; the payload of its settings; the bytes read behind it."""
+
+
 @attrs.frozen
 class ServerContext:
     """What a protocol's server needs: ``service`` conducts, ``render`` answers failures, ``metrics`` is the server's
-    scope (``rt/<label>/server/<ip>/<port>``)."""
+    scope (``rt/<label>/server/<ip>/<port>``). ``upgrades``: what the listener's connections can be upgraded to, by token; each
+    server adds what it takes."""
 
     host: Host
     poller: Any
     service: Service
     render: Render
     metrics: Metrics
+    upgrades: dict[bytes, Upgrade] = attrs.field(factory=dict)
 
 
 @attrs.frozen
 class ClientContext:
-    """What a protocol's client needs."""
+    """What a protocol's client needs. ``tls``: how endpoints are reached with TLS, for :func:`protocols.wire.dial.dial`;
+    None: in clear."""
 
     host: Host
     poller: Any
     metrics: Metrics
+    tls: Any = None
 
 
 class Server(Protocol):
-    """The accepting side of one listener."""
+    """The connections of one listener that speak one protocol (``alpn``: its name in ALPN).
 
-    def accept(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a connection that was just accepted (non-blocking, its own from now on)."""
+    ``patience``: seconds after which a connection whose protocol is not known yet is this one's, if it is the router's own.
+    """
+
+    alpn: str
+    patience: float
+
+    def admit(self, wire: Any, connections: int, *, tell: bool) -> bool:
+        """Whether the listener, which has that many ``connections``, takes one more; the router's own protocol is asked.
+
+        Else it was refused: in words only if ``tell``, since a client that awaits TLS could not read them.
+        """
+        ...
+
+    def recognises(self, data: bytes) -> bool | None:
+        """Whether a connection that begins like this speaks it; None while that cannot be told."""
+        ...
+
+    def adopt(self, wire: Any, data: bytes, since: float) -> None:
+        """Serve a connection (a :class:`protocols.wire.connection.Connection`) that came at ``since``, by the host's clock,
+        and of which ``data`` was read already."""
+
+    def refuse(self, wire: Any, why: str) -> None:
+        """Tell the peer of a connection why it is not served, and close it."""
 
     def drain(self) -> None:
         """Tell every connection to finish: GOAWAY in two steps, ``Connection: close``."""
@@ -251,8 +280,9 @@ class ProtocolPlugin:
     to a router, to its servers and to its clients. ``serve(server_config, ServerContext)`` makes a :class:`Server`;
     ``connect(client_config, ClientContext)`` makes a :data:`Connect`. ``port``: the default of a server.
     ``identifier`` and ``classifier`` are default kinds. ``server_modules`` and ``client_modules`` are this protocol's own
-    layers of the server and client stacks (gRPC's deadlines). ``per_connection``: how many exchanges a new connection to
-    an endpoint can be expected to carry at once; ``max_connections``: per endpoint.
+    layers of the server and client stacks (gRPC's deadlines). ``alpn``: the protocol's name in ALPN. ``also``: the protocols
+    whose clients a router of this one serves as well, each recognised by its first bytes. ``per_connection``: how many
+    exchanges a new connection to an endpoint can be expected to carry at once; ``max_connections``: per endpoint.
     """
 
     name: str
@@ -267,5 +297,7 @@ class ProtocolPlugin:
     render: Render
     server_modules: tuple[Module, ...] = ()
     client_modules: tuple[Module, ...] = ()
+    alpn: str = ""
+    also: tuple[str, ...] = ()
     per_connection: int = 1
     max_connections: int = 1

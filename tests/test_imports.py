@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "router.bind": {"attrs", "dtab", "router.filters", "router.balance", "router.interpreters", *MODEL},
     "router.app": {"attrs", "trio", "dtab", "router", "protocols.wire"},
     "router.serve": {"attrs", "trio", "dtab", "router", "protocols.wire"},
+    "router.tls": {"attrs", "trio", "router", "protocols.wire"},
     "router.explain": {"attrs", "trio", "dtab", "router"},
     "router.cli": {"click", "trio", "dtab", "router"},
     "router": set(),

@@ -31,6 +31,7 @@ class Target:
     host: str
     port: int
     path: str = "/"
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,28 +61,41 @@ def pinned_version() -> str:
     return found[1]
 
 
+def certificate() -> dict[str, str]:
+    """A new certificate for the router, as its `tls`; raises `Unavailable`."""
+    try:
+        import trustme
+    except ImportError:
+        raise support.Unavailable("trustme not found (pip install -e '.[dev]')") from None
+    made = trustme.CA().issue_cert(support.LOOPBACK)
+    cert, key = support.log_file("h2spec").with_suffix(".crt"), support.log_file("h2spec").with_suffix(".key")
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    made.private_key_pem.write_to_path(str(key))
+    return {"certPath": str(cert), "keyPath": str(key)}
+
+
 @contextmanager
-def behind_router() -> Iterator[Target]:
+def behind_router(*, tls: bool) -> Iterator[Target]:
     """A backend, and a router whose every request leads to it; raises `StartError`."""
     front, back = support.free_ports(2)
     router = {
         "protocol": "h2",
         "identifier": {"kind": "io.l5d.static", "path": "backend"},
         "dtab": f"/svc/backend => /$/inet/{support.LOOPBACK}/{back};",
-        "servers": [{"ip": support.LOOPBACK, "port": front}],
+        "servers": [{"ip": support.LOOPBACK, "port": front, **({"tls": certificate()} if tls else {})}],
     }
     backend = [sys.executable, "-m", "interop.h2spec.backend", str(back)]
     with support.serving("h2spec-backend", backend, ports=[back]), support.router("h2spec-router", [router]):
-        yield Target(support.LOOPBACK, front)
+        yield Target(support.LOOPBACK, front, tls=tls)
 
 
 @contextmanager
 def at(url: str) -> Iterator[Target]:
     """A server that runs already."""
-    found = re.fullmatch(r"http://([^/:]+):(\d+)(/.*)?", url)
+    found = re.fullmatch(r"http(s?)://([^/:]+):(\d+)(/.*)?", url)
     if found is None:
-        raise SystemExit(f"--front {url}: not of the form http://HOST:PORT[/PATH]")
-    yield Target(found[1], int(found[2]), found[3] or "/")
+        raise SystemExit(f"--front {url}: not of the form http[s]://HOST:PORT[/PATH]")
+    yield Target(found[2], int(found[3]), found[4] or "/", tls=bool(found[1]))
 
 
 def run(program: Path, target: Target, *, strict: bool) -> list[Case]:
@@ -90,6 +104,7 @@ def run(program: Path, target: Target, *, strict: bool) -> list[Case]:
     report.unlink(missing_ok=True)
     where = ["--host", target.host, "--port", str(target.port), "--path", target.path]
     options = ["--timeout", str(TIMEOUT), "--junit-report", str(report), *(["--strict"] if strict else [])]
+    options += ["--tls", "--insecure"] if target.tls else []
     done = support.run("h2spec", [program, *where, *options], limit=LIMIT)
     if done.code is None or not report.exists():
         raise Unfinished(f"h2spec: {done.verdict}\n{done.tail}")
@@ -139,13 +154,14 @@ def tally(cases: Sequence[Case]) -> support.Tally:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interop.h2spec", description=__doc__)
     parser.add_argument("--strict", action="store_true", help="also the cases that h2spec calls strict")
-    parser.add_argument("--front", metavar="URL", help="test this server, http://HOST:PORT/PATH, and start no router")
+    parser.add_argument("--tls", action="store_true", help="over TLS, with ALPN")
+    parser.add_argument("--front", metavar="URL", help="test this server, http[s]://HOST:PORT/PATH, and start no router")
     parser.add_argument("--program", metavar="FILE", type=Path, help="run this h2spec, and build none")
     options = parser.parse_args()
     print(f"h2spec {options.program or pinned_version()}", flush=True)
     try:
         program = options.program or build()
-        with at(options.front) if options.front else behind_router() as target:
+        with at(options.front) if options.front else behind_router(tls=options.tls) as target:
             cases = run(program, target, strict=options.strict)
     except support.Unavailable as error:
         report, verdict = f"skip: {error}", support.Tally(0, 0, 1)

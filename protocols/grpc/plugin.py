@@ -30,6 +30,8 @@ def _connect(config: ClientConfig, context: ClientContext) -> Connect:
 def _protocol(name: str, identifier: str, classifier: str) -> ProtocolPlugin:
     return ProtocolPlugin(
         name=name,
+        also=("http",),
+        alpn="h2",
         port=4142,
         identifier=identifier,
         classifier=classifier,

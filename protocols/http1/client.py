@@ -9,7 +9,7 @@ from protocols.http1.core import DONE, Limits, ResponseParser
 from protocols.http1.halves import Http1Sink, Http1Source
 from protocols.http1.rules import Framing, ProtocolFault
 from protocols.wire.connection import Connection as Wire
-from protocols.wire.listener import connect
+from protocols.wire.dial import dial
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
@@ -199,8 +199,7 @@ def connector(limits: Limits, context: ClientContext) -> Connect:
     """How the pool opens sessions."""
 
     async def open_session(host: str, port: int) -> Session:
-        sock = await connect(host, port)
-        wire = Wire(context.poller, context.host.timers, sock)
+        wire = await dial(context.poller, context.host.timers, host, port, context.tls)
         session = Http1Session(wire, limits)
         wire.start(session)
         return session

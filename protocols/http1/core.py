@@ -97,6 +97,12 @@ class Parser:
         """Whether what waits is the beginning of a message, and not of a part of its body."""
         return self.state in (IDLE, DONE)
 
+    def take(self) -> bytes:
+        """What waits is no business of this parser any more."""
+        rest, self._buffer = self._buffer[self._at :], b""
+        self._at = 0
+        return rest
+
     def resume(self) -> None:
         """Go on with the next message."""
         if self.state == DONE:
@@ -254,8 +260,9 @@ class RequestParser(Parser):
 
     events: RequestEvents
 
-    def __init__(self, events: RequestEvents, limits: Limits) -> None:
+    def __init__(self, events: RequestEvents, limits: Limits, scheme: bytes = b"http") -> None:
         super().__init__(events, limits)
+        self.scheme = scheme
         self._last: tuple[bytes, RequestHead, Framing] | None = None
 
     def on_head(self, data: bytes) -> None:
@@ -264,7 +271,7 @@ class RequestParser(Parser):
             _, head, framing = last
             head.shared = True
         else:
-            head, framing = parse_request(data, self._known)
+            head, framing = parse_request(data, self._known, self.scheme)
             self._last = (data, head, framing)
         self.begin(framing)
         self.events.on_request(head, framing)

@@ -59,6 +59,8 @@ def _connect(config: ClientConfig, context: ClientContext) -> Connect:
 def _make(config: Any, context: Any) -> ProtocolPlugin:
     return ProtocolPlugin(
         name="http",
+        also=("h2",),
+        alpn="http/1.1",
         port=4140,
         identifier="io.l5d.header.token",
         classifier="io.l5d.http.nonRetryable5XX",

@@ -22,6 +22,7 @@ _field = re.compile(_TOKEN + rb":[^\x00-\x08\x0a-\x1f\x7f]*").fullmatch
 _IN_FIELDS = bytes([byte for byte in range(256) if (byte >= 32 and byte != 127) or byte == 9])
 _length = re.compile(rb"[0-9]{1,18}").fullmatch
 _authority = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]*)(?::[0-9]*)?").fullmatch
+_beginning = re.compile(_TOKEN + rb"(?: |\Z)|\r(?:\n|\Z)").match
 _start = re.compile(rb"(" + _TOKEN + rb") [\x21-\x7e]+").fullmatch
 MAX_FIELDS = 100
 # Names that need no check, being frequent, and those that decide about framing and destination.
@@ -30,7 +31,7 @@ _COMMON = frozenset(
     b"etag expires forwarded host l5d-ctx-deadline l5d-ctx-trace l5d-dtab last-modified location origin pragma referer server "
     b"set-cookie traceparent tracestate transfer-encoding user-agent vary via x-forwarded-for x-request-id".split()
 )
-_DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
+_DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
 # Fields that a trailer section must not have (RFC 9110 §6.5.1): framing, routing, authentication, content.
 NO_TRAILERS = frozenset(
     (
@@ -59,6 +60,7 @@ class Framing(NamedTuple):
     until_eof: bool
     keep_alive: bool
     expects: bool = False
+    upgrades: bool = False  # there is an Upgrade field, which may be ignored
 
 
 class Known(dict[bytes, Field]):
@@ -104,8 +106,11 @@ def _refuse(lines: list[bytes], fault: int) -> NoReturn:
     raise ProtocolFault(fault, f"malformed header line {_quoted(line[:64])}")
 
 
-def parse_request(data: bytes, known: Known) -> tuple[RequestHead, Framing]:
-    """The head of a request, without the empty line that ends it. Raises :class:`ProtocolFault`."""
+def parse_request(data: bytes, known: Known, scheme: bytes = b"http") -> tuple[RequestHead, Framing]:
+    """The head of a request, without the empty line that ends it; ``scheme`` is the connection's.
+
+    Raises :class:`ProtocolFault`.
+    """
     lines = data.split(b"\r\n")
     match = _request_line(lines[0])
     if match is None:
@@ -121,7 +126,7 @@ def parse_request(data: bytes, known: Known) -> tuple[RequestHead, Framing]:
     rest = [field for field in fields if field[0] not in (b"host", b"expect")]
     if length is not None:
         rest = _one_length(rest, length)
-    head = RequestHead(method, b"http", authority, path, tuple(rest), length=length, version=version)
+    head = RequestHead(method, scheme, authority, path, tuple(rest), length=length, version=version)
     return head, framing
 
 
@@ -171,7 +176,7 @@ def _one_length(fields: list[Field], length: int) -> list[Field]:
 
 def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> tuple[Framing, int | None]:
     """How the body ends, and the declared length, by the fields (RFC 9112 §6)."""
-    lengths, codings, options, expects = [], [], [], False
+    lengths, codings, options, expects, upgrades = [], [], [], False, False
     for name, value in fields:
         if name == b"content-length":
             lengths.append(value)
@@ -183,6 +188,8 @@ def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> tuple
             if value.lower() != b"100-continue":
                 raise ProtocolFault(417, "an expectation other than 100-continue")
             expects = True
+        elif name == b"upgrade":
+            upgrades = version == (1, 1)
     named = _listed(options) if options else []
     if b"content-length" in named:  # would be dropped on the way, and its message be read with another length
         raise ProtocolFault(fault, "Connection names Content-Length")
@@ -193,7 +200,7 @@ def _framing(fields: list[Field], version: tuple[int, int], fault: int) -> tuple
         _check_codings(_listed(codings), fault)
         return Framing(0, True, False, keep_alive, expects), None
     length = _declared(_listed(lengths), fault) if lengths else None
-    return Framing(length or 0, False, False, keep_alive, expects), length
+    return Framing(length or 0, False, False, keep_alive, expects, upgrades), length
 
 
 def _listed(values: list[bytes]) -> list[bytes]:
@@ -243,6 +250,17 @@ def parse_response(data: bytes, method: bytes, known: Known) -> tuple[ResponseHe
 def parse_trailers(lines: list[bytes], fault: int) -> Fields:
     """A trailer section; fields that have no business there are dropped."""
     return tuple([field for field in parse_fields(lines, fault, Known()) if field[0] not in NO_TRAILERS])
+
+
+def is_request(data: bytes) -> bool | None:
+    """Whether a connection that begins like this speaks HTTP/1; None while that cannot be told. An empty line is forgiven.
+
+    ``PRI`` is no method, so that HTTP/2 can be told apart (RFC 9113 §3.4). A first line that has come whole must name HTTP.
+    """
+    if b"PRI * HTTP/2.0\r\n".startswith(data[:16]):
+        return False if len(data) >= 16 else None
+    line, end, _ = data.removeprefix(b"\r\n").partition(b"\r\n")
+    return bool(_beginning(data)) and (not end or b" HTTP/" in line)
 
 
 def is_request_start(start: bytes) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from protocols.http1 import render
 from protocols.http1.core import Limits, RequestParser
 from protocols.http1.halves import Http1Sink, Http1Source
-from protocols.http1.rules import Framing, ProtocolFault
+from protocols.http1.rules import Framing, ProtocolFault, is_request
+from protocols.http1.upgrade import SWITCHING, h2c_settings
 from protocols.wire.connection import Connection as Wire
 from router.model.answers import err_header
 from router.model.body import Sink
@@ -32,6 +32,11 @@ class Http1Reply(Http1Sink):
         self.connection = connection
         self.request = request
         self.started = False
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.wire.client_certificate
 
     def inform(self, head: ResponseHead) -> None:
         """Informational responses exist since HTTP/1.1."""
@@ -78,7 +83,7 @@ class Http1ServerConnection:
         self.wire = wire
         self.server = server
         self.context = server.context
-        self.parser = RequestParser(self, limits)
+        self.parser = RequestParser(self, limits, b"https" if wire.secure else b"http")
         self.keep_alive = True
         self.closed = False
         self._draining = False
@@ -139,16 +144,9 @@ class Http1ServerConnection:
             text = fault.why
             if self.parser.buffered == 0 and fault.status == 505:
                 text += "; for HTTP/2 use a router with protocol h2"
-            body = text.encode()
-            fields = (
-                (b"content-type", b"text/plain"),
-                (b"l5d-err", err_header(text)),
-                (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
-            )
             if reply is not None:
                 reply.ended = True
-            self.wire.write(render.response_head(ResponseHead(fault.status, fields), b"") + body)
+            self.wire.write(_refusal(fault.status, text))
         self.server.refused.value += 1
         if self._strand is not None:
             self._strand.cancel(Failure(Kind.MALFORMED, fault.why, client_gone("").blame))
@@ -164,6 +162,8 @@ class Http1ServerConnection:
 
     def on_request(self, head: RequestHead, framing: Framing) -> None:
         """A request begins: start its exchange."""
+        if framing.upgrades and not framing.length and self._upgraded(head):
+            return
         self.keep_alive = framing.keep_alive and not self._draining
         self._source = None
         if framing.chunked or framing.length:
@@ -176,6 +176,18 @@ class Http1ServerConnection:
         strand = Strand(self.context.host, self._serve(exchange, reply))
         exchange.strand = self._strand = strand
         strand.start()
+
+    def _upgraded(self, head: RequestHead) -> bool:
+        """Give the connection to HTTP/2, where the client asks for that and there is one."""
+        upgrade = self.context.upgrades.get(b"h2c")
+        settings = None if upgrade is None or self.wire.secure or self._draining else h2c_settings(head)
+        if upgrade is None or settings is None:
+            return False
+        self.closed = True
+        self.server.gone(self)
+        self.wire.write(SWITCHING)
+        upgrade(self.wire, head, settings, self.parser.take())
+        return True
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the request's body."""
@@ -269,15 +281,29 @@ def _nothing() -> None:
     pass
 
 
+def _refusal(status: int, text: str) -> bytes:
+    """A whole response that ends the connection."""
+    body = text.encode()
+    fields = (
+        (b"content-type", b"text/plain"),
+        (b"l5d-err", err_header(text)),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    )
+    return render.response_head(ResponseHead(status, fields), b"") + body
+
+
 class Http1Server:
-    """The accepting side of a listener."""
+    """The HTTP/1.1 connections of a listener."""
+
+    alpn = "http/1.1"
+    patience = 10.0
 
     def __init__(self, limits: Limits, context: ServerContext) -> None:
         self.limits = limits
         self.context = context
         self._connections: set[Http1ServerConnection] = set()
-        context.metrics.gauge("connections", lambda: len(self._connections))
-        self._connects = context.metrics.counter("connects")
+        self._draining = False
         self.refused = context.metrics.counter("malformed")
 
     @property
@@ -285,13 +311,29 @@ class Http1Server:
         """How many are open."""
         return len(self._connections)
 
-    def accept(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a new connection."""
-        wire = Wire(self.context.poller, self.context.host.timers, sock)
+    def recognises(self, data: bytes) -> bool | None:
+        """Whether a connection that begins like this is ours; None while that cannot be told."""
+        return is_request(data)
+
+    def admit(self, wire: Wire, connections: int, *, tell: bool) -> bool:
+        """There is room for every connection."""
+        return True
+
+    def adopt(self, wire: Wire, data: bytes, since: float) -> None:
+        """Serve a connection of which ``data`` was read."""
         connection = Http1ServerConnection(wire, self.limits, self)
         self._connections.add(connection)
-        self._connects.value += 1
         wire.start(connection)
+        if self._draining:
+            connection.drain()
+        if data:
+            connection.received(data)
+
+    def refuse(self, wire: Wire, why: str) -> None:
+        """Answer a connection that is not served."""
+        self.refused.value += 1
+        wire.write(_refusal(400, why + "\n"))
+        wire.close()
 
     def gone(self, connection: Http1ServerConnection) -> None:
         """Called by a connection that is over."""
@@ -299,5 +341,6 @@ class Http1Server:
 
     def drain(self) -> None:
         """Let every connection finish."""
+        self._draining = True
         for connection in list(self._connections):
             connection.drain()

@@ -15,7 +15,7 @@ from protocols.http2.frames import ConnectionFault
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed, response_head, trailer_fields
 from protocols.wire.connection import Connection as Wire
-from protocols.wire.listener import connect
+from protocols.wire.dial import dial
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead
@@ -100,6 +100,7 @@ class Http2Session(Http2Connection):
         super().__init__(wire, settings)
         self.changed: Callable[[Session], None] = _ignore
         self.greeted: Callable[[], None] = _nothing
+        self.why = ""
         wire.write(frames.PREFACE)
         self.announce(extra={SettingCodes.ENABLE_PUSH: 0})
 
@@ -211,6 +212,7 @@ class Http2Session(Http2Connection):
             self.changed(self)
 
     def lost(self, why: str) -> None:
+        self.why = self.why or why
         super().lost(why)
         self.greeted()
         self.changed(self)
@@ -231,8 +233,7 @@ def connector(settings: Settings, context: ClientContext) -> Connect:
     """How the pool opens sessions. A session is ready with the peer's first SETTINGS, so that its limit is known."""
 
     async def open_session(host: str, port: int) -> Session:
-        sock = await connect(host, port)
-        wire = Wire(context.poller, context.host.timers, sock)
+        wire = await dial(context.poller, context.host.timers, host, port, context.tls, insist=True)
         session = Http2Session(wire, settings)
         greeted = trio.Event()
         session.greeted = greeted.set
@@ -243,7 +244,7 @@ def connector(settings: Settings, context: ClientContext) -> Connect:
             session.close()
             raise
         if session.closed:
-            raise OSError(f"{host}:{port} does not speak HTTP/2 (it ended the connection before its SETTINGS)")
+            raise OSError(f"{host}:{port} does not speak HTTP/2 (no SETTINGS before the end: {session.why or 'closed'})")
         session.greeted = _nothing
         return session
 

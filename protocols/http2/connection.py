@@ -431,17 +431,21 @@ class Http2Connection:
                 raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS ack with a payload")
             self.spend(limits.FRAME_COST, "settings")
             return
-        if len(payload) % 6:
-            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
         self.spend(limits.SETTINGS_COST, "settings")
         if not self.got_settings:
             self.peer_streams = frames.MAX_STREAM_ID  # no limit, unless this frame sets one
-        for at in range(0, len(payload), 6):
-            self._setting(*frames.unpack_setting(payload, at))
+        self.apply_settings(payload)
         self.wire.write(frames.SETTINGS_ACK)
         self.got_settings = True
         self.on_settings()
         self.pump_all()
+
+    def apply_settings(self, payload: bytes) -> None:
+        """Apply what the peer announces."""
+        if len(payload) % 6:
+            raise ConnectionFault(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
+        for at in range(0, len(payload), 6):
+            self._setting(*frames.unpack_setting(payload, at))
 
     def _setting(self, code: int, value: int) -> None:
         """Apply one of the peer's settings; unknown ones are ignored (§6.5.2)."""

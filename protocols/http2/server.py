@@ -7,7 +7,7 @@ bounded by no window.
 
 from __future__ import annotations
 
-import socket
+from math import inf
 from typing import Any
 
 from h2.errors import ErrorCodes
@@ -48,6 +48,11 @@ class ServerStream(Stream):
         self.exchange: Exchange | None = None
         self.strand: Strand | None = None
         self.gone: Waiter[None] | None = None  # where the shell waits until the answer has left
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.conn.wire.client_certificate
 
     def inform(self, head: ResponseHead) -> None:
         """Send an informational response, except to gRPC clients, some of which take it for the final one."""
@@ -112,7 +117,7 @@ class Http2ServerConnection(Http2Connection):
     blame = Blame.CLIENT
     stray_cost = limits.FRAME_COST
 
-    def __init__(self, wire: Wire, settings: Settings, server: Http2Server) -> None:
+    def __init__(self, wire: Wire, settings: Settings, server: Http2Server, since: float) -> None:
         self.server = server
         self.context = server.context
         super().__init__(wire, settings)
@@ -120,7 +125,7 @@ class Http2ServerConnection(Http2Connection):
         self._resets_left = Allowance(max(ours.max_premature_resets, settings.streams), limits.RESETS_PER_SECOND, now)
         self._faults_left = Allowance(ours.max_stream_faults, limits.FAULTS_PER_SECOND, now)
         self._cut = 0  # streams that did not go well
-        self._born = now
+        self._born = since
         self._full = False  # the client reads too little: we read nothing
         self._bodies = Pace(ours.body_timeout_ms, ours.min_bytes_per_sec)
         self._answers = Pace(ours.stall_timeout_ms, ours.min_bytes_per_sec)
@@ -180,6 +185,20 @@ class Http2ServerConnection(Http2Connection):
         if not self._announced:
             self._announced = True
             self.announce(extra={SettingCodes.MAX_CONCURRENT_STREAMS: self.settings.streams})
+
+    def begin_upgraded(self, head: RequestHead, settings: bytes) -> None:
+        """The request that asked for h2c is stream 1, half-closed; its SETTINGS are not acknowledged (RFC 7540 §3.2)."""
+        self._introduce()
+        try:
+            self.apply_settings(settings)
+        except ConnectionFault as fault:
+            self.fault(fault.code, fault.why)
+            return
+        self.last_peer_id = 1
+        stream = ServerStream(self, 1)
+        stream.recv_closed = True
+        self.streams[1] = stream
+        self._begin(stream, head, True, None)
 
     def _wrong_protocol(self, data: bytes) -> None:
         """Somebody speaks another protocol: say what this port wants, in HTTP/1.1 if that is what it was."""
@@ -382,33 +401,64 @@ _UNREADABLE = RequestHead(b"", b"", b"", b"/")
 
 
 class Http2Server:
-    """The accepting side of a listener."""
+    """The HTTP/2 connections of a listener."""
+
+    alpn = "h2"
 
     def __init__(self, settings: Settings, context: ServerContext) -> None:
         self.settings = settings
         self.context = context
         where = context.metrics.path
         self.guard = Guard(settings.limits, context.host, context.metrics, KINDS, where)
+        self.patience = settings.limits.head_timeout_ms / 1000 or inf
         self._connections: set[Http2ServerConnection] = set()
-        self._gauge = context.metrics.gauge("connections", lambda: len(self._connections))
-        self._connects = context.metrics.counter("connects")
         self._draining = False
+        context.upgrades[b"h2c"] = self.upgrade
 
     @property
     def connections(self) -> int:
         """How many are open."""
         return len(self._connections)
 
-    def accept(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a new connection; above the limit tell it that nothing of its was processed."""
-        wire = Wire(self.context.poller, self.context.host.timers, sock)
-        if len(self._connections) >= self.guard.max_connections:
-            self.guard.refuse(wire, frames.settings({}) + frames.goaway(0, ErrorCodes.NO_ERROR, "too many connections"))
-            return
-        connection = Http2ServerConnection(wire, self.settings, self)
+    def admit(self, wire: Wire, connections: int, *, tell: bool) -> bool:
+        """Whether there is room for a new connection; above the limit it is told that nothing of its was processed."""
+        if connections < self.guard.max_connections:
+            return True
+        answer = frames.settings({}) + frames.goaway(0, ErrorCodes.NO_ERROR, "too many connections")
+        self.guard.refuse(wire, answer if tell else b"")
+        return False
+
+    def recognises(self, data: bytes) -> bool | None:
+        """Whether a connection that begins like this is ours; None while that cannot be told."""
+        if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
+            return False
+        return True if len(data) >= 16 else None  # "PRI * HTTP/2.0\r\n": no request line of HTTP/1
+
+    def adopt(self, wire: Wire, data: bytes, since: float) -> None:
+        """Serve a connection that came at ``since``, and of which ``data`` was read."""
+        connection = self._adopt(wire, since)
+        if data:
+            connection.received(data)
+
+    def upgrade(self, wire: Wire, head: RequestHead, settings: bytes, data: bytes) -> None:
+        """Go on with a connection whose client asked for h2c with ``head``; ``data`` was read behind it."""
+        connection = self._adopt(wire, self.guard.now())
+        connection.begin_upgraded(head, settings)
+        if data:
+            connection.received(data)
+
+    def _adopt(self, wire: Wire, since: float) -> Http2ServerConnection:
+        connection = Http2ServerConnection(wire, self.settings, self, since)
         self._connections.add(connection)
-        self._connects.value += 1
         wire.start(connection)
+        if self._draining:
+            connection.drain()
+        return connection
+
+    def refuse(self, wire: Wire, why: str) -> None:
+        """Tell a connection that is not served why."""
+        wire.write(frames.settings({}) + frames.goaway(0, ErrorCodes.PROTOCOL_ERROR, why))
+        wire.close()
 
     def gone(self, connection: Http2ServerConnection) -> None:
         """Called by a connection that is over."""
@@ -416,5 +466,6 @@ class Http2Server:
 
     def drain(self) -> None:
         """GOAWAY to every connection."""
+        self._draining = True
         for connection in list(self._connections):
             connection.drain()

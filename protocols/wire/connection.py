@@ -19,7 +19,7 @@ Theory of operation
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from protocols.wire.poller import Poller
 from router.model.body import Chunk
@@ -52,12 +52,15 @@ class WireProtocol(Protocol):
 class Connection:
     """A connected, non-blocking stream socket that belongs to a poller."""
 
-    __slots__ = ("_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers", "_want_write",
-                 "congested", "gone", "protocol", "sent", "unsent")  # fmt: skip
+    __slots__ = ("_begun", "_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers",
+                 "_want_write", "congested", "gone", "protocol", "sent", "unsent")  # fmt: skip
+
+    secure: ClassVar[bool] = False  # whether it speaks TLS
 
     def __init__(self, poller: Poller, timers: Timers, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._begun = False
         self._fd = sock.fileno()
         self._poller = poller
         self._timers = timers
@@ -74,9 +77,11 @@ class Connection:
         self.protocol: WireProtocol
 
     def start(self, protocol: WireProtocol) -> None:
-        """Begin to read."""
+        """Begin to read for ``protocol``, or go on for it."""
         self.protocol = protocol
-        self._poller.register(self._fd, self)
+        if not self._begun:
+            self._begun = True
+            self._poller.register(self._fd, self)
 
     # -- output ---------------------------------------------------------------------------------------------
 
@@ -242,6 +247,11 @@ class Connection:
         self._out = []
         self.unsent = 0
         self.protocol.lost(why)
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """The peer's verified certificate as a value of ``x-forwarded-client-cert``: none without TLS."""
+        return None
 
     @property
     def peer(self) -> str:

@@ -78,6 +78,7 @@ class ClientSettings:
     per_connection: int = 1
     max_connections: int = 4096
     modules: tuple[Module, ...] = ()
+    forward_client_cert: bool = False
 
 
 @attrs.frozen
@@ -325,6 +326,7 @@ class RouterCore:
             lambda: len(client.balancer.targets),
             client.gate,
             client.adaptive,
+            configured.forward_client_cert,
         )
         stack = Stack(CLIENT.modules + configured.modules)
         services[key] = _noting(bound, stack.make(params, client.balancer.conduct))

@@ -15,7 +15,7 @@ from router.filters.admission import Gate, admission
 from router.filters.budget import Budget
 from router.filters.context import dtab_context
 from router.filters.deadline import DeadlineConfig, deadline_in, deadline_out
-from router.filters.headers import Plan, call_depth, context_out, response_headers
+from router.filters.headers import Plan, call_depth, context_out, forward_client_cert, response_headers
 from router.filters.hedge import HedgePolicy, hedge
 from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified, stats
@@ -63,6 +63,7 @@ class ClientParams:
     endpoints: Callable[[], int]
     gate: Gate | None
     adaptive: AdaptiveLimit | None
+    forward_client_cert: bool = False
 
 
 def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "", below: str = "") -> Module:
@@ -169,6 +170,12 @@ CLIENT = Stack(
             "context_out",
             lambda params, nxt: context_out(Plan(params.service, params.client, params.residual, params.local), nxt),
             "what the endpoint is told about the way of the request",
+        ),
+        _module(
+            "forward_client_cert",
+            lambda params, nxt: forward_client_cert(params.forward_client_cert, nxt),
+            "what the client claims of itself must be gone already",
+            below="context_out requeues",
         ),
         _module(
             "attempt_timeout",

@@ -19,14 +19,14 @@ LATER: dict[str, frozenset[str]] = {
     ),
     "server": frozenset(
         (
-            "tls", "announce", "clearContext", "serverSession", "timeoutMs", _SOCKET,
+            "announce", "clearContext", "serverSession", "timeoutMs", _SOCKET,
             "addForwardedHeader", "timestampHeader", "thriftFramed", "label",
         )
     ),
     "client": frozenset(
         (
-            "hostConnectionPool", "tls", "clientSession", _SOCKET,
-            "requestAuthorizers", "forwardClientCert", "thriftFramed", "attemptTTwitterUpgrade",
+            "hostConnectionPool", "clientSession", _SOCKET,
+            "requestAuthorizers", "thriftFramed", "attemptTTwitterUpgrade",
         )
     ),
     "plugin": frozenset(("transformers",)),

@@ -42,6 +42,10 @@ class Loaded:
     problems: tuple[Problem, ...]
     readable: bool = True
 
+    def refused(self, problems: list[Problem]) -> Loaded:
+        """With what was found wrong later; itself where that is nothing."""
+        return attrs.evolve(self, config=None, problems=(*self.problems, *problems)) if problems else self
+
     def render(self) -> str:
         """Every problem, for a terminal."""
         return "\n".join([problem.render(self.name, self.source) for problem in self.problems])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dtab import Path, PathPattern
+from router.config.tls import ClientTls
 
 
 def static_params(configs: Iterable[tuple[PathPattern, Mapping[str, Any]]], path: Path) -> dict[str, Any]:
@@ -15,5 +16,11 @@ def static_params(configs: Iterable[tuple[PathPattern, Mapping[str, Any]]], path
         captures = pattern.match(path)
         if captures is not None:
             for key, value in params.items():
-                merged[key] = pattern.substitute(captures, value) if isinstance(value, str) else value
+                merged[key] = _filled(pattern, captures, value)
     return merged
+
+
+def _filled(pattern: PathPattern, captures: dict[str, str], value: Any) -> Any:
+    if isinstance(value, ClientTls):
+        return value.filled(lambda text: pattern.substitute(captures, text))
+    return pattern.substitute(captures, value) if isinstance(value, str) else value

@@ -19,6 +19,7 @@ from router.config.errors import Problem, did_you_mean
 from router.config.later import KINDS, LATER, REMOVED
 from router.config.plugins import PluginError, Registry
 from router.config.schema import Chosen
+from router.config.tls import FileName
 from router.spi import Plugin
 
 INVALID: Any = object()
@@ -119,7 +120,12 @@ class Reader:
                 key = camel(field.name)
                 if not (nodes.is_mapping(node) and any(name == key for name, _, _ in nodes.entries(node))):
                     self.problem(node, f"missing required key {key!r}", where)
-        return cls(**own) if complete else INVALID
+        if not complete:
+            return INVALID
+        try:
+            return cls(**own)
+        except ValueError as error:  # values that do not go together
+            return self.problem(node, str(error), where)
 
     def instance(self, cls: type[Any], node: Any, level: str, where: str, skip: tuple[str, ...] = ()) -> Any:
         """An instance of ``cls`` from a mapping."""
@@ -165,6 +171,9 @@ class Reader:
             return self._dtab(node, where)
         if hint is Path:
             return self._path(node, where)
+        if hint is FileName:
+            name = self._plain(str, node, where)
+            return name if name is INVALID else FileName(name, *nodes.place(node))
         if attrs.has(hint):
             return self.instance(hint, node, where.rpartition(".")[2], where)
         return self._plain(hint, node, where)

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from dtab import Dtab, Path, PathPattern
+from router.config.tls import ClientTls, ServerTls
 from router.spi import Plugin, ProtocolPlugin
 
 
@@ -118,6 +119,7 @@ class ServerBase:
 
     port: int | None = attrs.field(default=None, validator=port_number)
     ip: str = "127.0.0.1"
+    tls: ServerTls | None = None
     max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
     max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
 
@@ -205,6 +207,8 @@ class ClientBase:
     max_pending_requests: int = attrs.field(default=0, validator=between(0, 100_000))
     adaptive_concurrency: AdaptiveConcurrency | None = attrs.field(default=None, validator=ordered)
     protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})
+    tls: ClientTls | None = None
+    forward_client_cert: bool = False
 
 
 @attrs.frozen

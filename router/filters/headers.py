@@ -114,6 +114,38 @@ def response_headers(next_service: Service) -> Service:
     return response_headers_service
 
 
+_CLIENT_CERT = b"x-forwarded-client-cert"
+
+
+def forward_client_cert(wanted: bool, next_service: Service) -> Service:
+    """Tell the endpoint whom the client's certificate is for; what the client says of that itself never gets here.
+
+    Only certificates that were verified: a server that does not ask for them (``requireClientAuth``) has none.
+    """
+    if not wanted:
+        return next_service
+
+    async def forward_client_cert_service(exchange: Exchange) -> None:
+        certificate = exchange.reply.client_certificate
+        if certificate is not None:
+            exchange.request = _with_certificate(exchange.request, certificate)
+        await next_service(exchange)
+
+    return forward_client_cert_service
+
+
+def _with_certificate(head: RequestHead, certificate: bytes) -> RequestHead:
+    """The head with the header; a connection has one certificate, hence a shared head of it one such head."""
+    cached = head.forwarded
+    if cached is not None and cached[0] is certificate:
+        known: RequestHead = cached[1]
+        return known
+    sent = head.with_fields((*head.fields, (_CLIENT_CERT, certificate)))
+    if head.shared:
+        head.forwarded = (certificate, sent)
+    return sent
+
+
 def context_out(plan: Plan, next_service: Service) -> Service:
     """Send the request on under ``plan``."""
 

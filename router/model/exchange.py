@@ -42,6 +42,11 @@ class Reply(Sink, Protocol):
 
     started: bool
 
+    @property
+    def client_certificate(self) -> bytes | None:
+        """The client's verified certificate as a value of ``x-forwarded-client-cert``; None where there is none."""
+        ...
+
     def inform(self, head: ResponseHead) -> None:
         """Send an informational (1xx) response where the client's protocol has them; else drop it."""
 

@@ -43,6 +43,7 @@ PARAMS = SimpleNamespace(
     hedge=HedgePolicy(10.0),
     requeues=Budget(BudgetConfig(), lambda: 0.0),
     endpoints=lambda: 1,
+    forward_client_cert=True,
     deadline=DeadlineConfig(10.0),
     gate=GATE,
     adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),

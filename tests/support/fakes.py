@@ -48,6 +48,7 @@ class RecordingReply:
         self.body = b""
         self.trailers: Fields | None = None
         self.aborted: Failure | None = None
+        self.client_certificate: bytes | None = None
 
     def inform(self, head: ResponseHead) -> None:
         pass

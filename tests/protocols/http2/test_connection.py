@@ -141,7 +141,7 @@ class Front:
         self.host: Any = FakeHost()
         context = ServerContext(self.host, None, service or self.echo, render_h2, Metrics())
         server = Http2Server(config or Settings(), context)
-        self.conn = Http2ServerConnection(self.wire, server.settings, server)  # type: ignore[arg-type]
+        self.conn = Http2ServerConnection(self.wire, server.settings, server, 0.0)  # type: ignore[arg-type]
 
     async def echo(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)

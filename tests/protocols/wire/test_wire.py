@@ -273,6 +273,7 @@ def test_an_address_in_use_is_named() -> None:
 
 
 async def test_connecting_and_being_refused() -> None:
+    threads = threading.active_count()
     sock = listen("127.0.0.1", 0)
     port = sock.getsockname()[1]
     made = await connect("127.0.0.1", port)
@@ -282,4 +283,4 @@ async def test_connecting_and_being_refused() -> None:
     sock.close()
     with pytest.raises(OSError, match="refused"):
         await connect("127.0.0.1", port)
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
