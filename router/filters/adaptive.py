@@ -42,7 +42,7 @@ WINDOW, SPAN, SAMPLES = 0.25, 8, 50
 TOLERANCE = 1.25
 CUT_OFF = 10.0
 DIP_EVERY, DIP_SOON, DIP_LONGEST, DIP_TO = 30.0, 1.0, 2.0, 0.6
-MOVED, TRUST = 1.4, 1.25
+MOVED, TRUST, DOUBT = 1.4, 1.25, 1.1
 FOLLOW, RISE = 0.1, 1.02
 PATIENCE = 5  # windows at the minimum
 
@@ -152,8 +152,9 @@ class AdaptiveLimit:
         self._set(limit, now)
 
     def _prove(self, mean: float, now: float) -> None:
-        """``mean`` is what latency is without a queue. What was not expected is looked at again soon."""
-        expected = self.base / TRUST < mean < self.base * TRUST
+        """``mean`` is what latency is without a queue. What was not expected is looked at again soon, above all what is lower:
+        there may have been a queue still."""
+        expected = self.base / DOUBT < mean < self.base * TRUST
         self.base = (self.base + mean) / 2 if expected else mean
         self._dip_at = self._next(now, DIP_EVERY if expected else DIP_SOON)
 

@@ -332,7 +332,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.integers(1, 6), st.integers(0, 6), steps)
 def test_whatever_happens_every_exchange_ends_once_and_nothing_is_left(
     limit: int, size: int, plan: list[tuple[str, int]]
