@@ -17,6 +17,7 @@ from router.model.strand import Waiter
 from router.spi import ClientContext, Connect, Session
 
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
 class Http1Session:
@@ -28,6 +29,7 @@ class Http1Session:
         self.changed: Callable[[Session], None] = _ignore
         self.parser = ResponseParser(self, limits)
         self._draining = False
+        self._kept = False  # it has carried an exchange before
         self._exchange: Exchange | None = None
         self._over: Waiter[None] | None = None
         self._source: Http1Source | None = None
@@ -79,9 +81,12 @@ class Http1Session:
             source.unjoin()
         if self.closed:
             return
-        if unfinished or not self.parser.keep_alive or self._draining or self.parser.buffered:
+        if unfinished:
+            self._abandon()
+        elif not self.parser.keep_alive or self._draining or self.parser.buffered:
             self.close()
         else:
+            self._kept = True
             self.wire.resume()
             self.changed(self)
 
@@ -118,19 +123,27 @@ class Http1Session:
 
     def _fail(self, failure: Failure) -> None:
         over = self._over
-        self.close()
+        self._abandon()
         if over is not None:
             over.throw(failure)
 
     def _end(self, why: str) -> None:
         over = self._over
+        again = over is not None and self._raced()
         first = not self.closed
         self.closed = True
         self.wire.close()
         if first:
             self.changed(self)
         if over is not None:
-            over.throw(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM))
+            over.throw(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM, retryable=again))
+
+    def _raced(self) -> bool:
+        """Whether a kept connection ended as a request came that may be sent again (RFC 9112 §9.3.1)."""
+        exchange = self._exchange
+        if exchange is None or not self._kept or not self.parser.silent:
+            return False
+        return exchange.body is None and exchange.request.method in _SAFE
 
     # -- from the parser ------------------------------------------------------------------------------------
 
@@ -169,7 +182,7 @@ class Http1Session:
             self._over.wake(None)
 
     def _stop(self, failure: Failure | None) -> None:
-        self.close()
+        self._abandon()
 
     # -- the end --------------------------------------------------------------------------------------------
 
@@ -178,6 +191,13 @@ class Http1Session:
         self._draining = True
         if self._exchange is None:
             self.close()
+
+    def _abandon(self) -> None:
+        """Close without reading the rest of a response, which may have no end."""
+        if not self.closed:
+            self.closed = True
+            self.wire.abort()
+            self.changed(self)
 
     def close(self) -> None:
         """Close now."""

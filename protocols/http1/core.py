@@ -300,6 +300,11 @@ class ResponseParser(Parser):
         self._informational = 0
         self._last: tuple[bytes, bytes, ResponseHead, Framing] | None = None
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of the response has come."""
+        return self.state == IDLE and not self.buffered and not self._informational
+
     def expect(self, method: bytes) -> None:
         """The next response answers ``method``."""
         self._method = method

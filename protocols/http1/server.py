@@ -112,16 +112,13 @@ class Http1ServerConnection:
                 self.wire.pause()
 
     def eof(self) -> None:
-        """A client that closes its half is gone, unless it waits for its answer."""
-        try:
-            self.parser.eof()
-        except ProtocolFault as fault:
-            self.lost(fault.why)
-            self.wire.close()
-            return
+        """A client that closes its half is gone, as for Linkerd 1.x: it looks the same as one that closes both."""
         self.keep_alive = False
         if self._exchange is None:
             self._close()
+            return
+        self.lost("connection closed by the client")
+        self.wire.close()
 
     def writable(self) -> None:
         """The socket drained."""

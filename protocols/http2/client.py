@@ -56,6 +56,8 @@ class ClientStream(Stream):
         self.over.wake(None)
 
     def broken(self, failure: Failure) -> None:
+        if self.sink is not None:
+            failure.retryable = False  # whoever has sent a head has processed the request, whatever it says now
         self.over.throw(failure)
 
     def release(self) -> None:

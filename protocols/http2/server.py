@@ -230,7 +230,7 @@ class Http2ServerConnection(Http2Connection):
         self.streams[stream_id] = stream
         if block.too_large:
             self._faulty("header_list", "header lists that are too large")
-            self._begin(stream, _UNREADABLE, end, Failure(Kind.TOO_LARGE, "header list too large", Blame.CLIENT))
+            self._too_large(stream, block, end)
             return
         head = request_head(block)
         if end and head.length:
@@ -238,6 +238,16 @@ class Http2ServerConnection(Http2Connection):
         if not end:
             stream.expected = head.length
         self._begin(stream, head, end, None)
+
+    def _too_large(self, stream: ServerStream, block: Block, end: bool) -> None:
+        """Answer 431 (RFC 6585 §5), or in gRPC's way if the part of the head that was kept says that it is gRPC."""
+        failure = Failure(Kind.TOO_LARGE, f"header list larger than {self.settings.list_size} bytes", Blame.CLIENT)
+        failure.status = 431
+        try:
+            head = request_head(block)
+        except Malformed:  # because of what was cut off
+            head = _UNREADABLE
+        self._begin(stream, head, end, failure)
 
     def _begin(self, stream: ServerStream, head: RequestHead, end: bool, failure: Failure | None) -> None:
         context = self.context

@@ -152,6 +152,8 @@ class Exchange:
         if self.endpoint is not None:
             self.tried = (*self.tried, self.endpoint)
         self.request = request
+        if self.held is not None:
+            self.held.drop()
         self.response = self.failure = self._verdict = self.endpoint = self.held = None
         self.trailers = ()
         self.complete = False

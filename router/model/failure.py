@@ -76,12 +76,16 @@ RESET_TO_GRPC = {REFUSED_STREAM: 14, CANCEL: 1, ENHANCE_YOUR_CALM: 8, 0xC: 7}
 # HTTP status of a response without grpc-status -> what gRPC clients take it for (gRPC's http-grpc-status-mapping); others are
 # UNKNOWN. Such a response goes through as it is: it must be translated once, and clients do.
 HTTP_TO_GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 431: 13, 502: 14, 503: 14, 504: 14}
+# The codes of an upstream that mean something to its client too. The others speak of our own hop, and two would mislead:
+# NO_ERROR within a body looks like its end, HTTP_1_1_REQUIRED asks the client for another protocol.
+_TOLD = frozenset((REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM))
 
 
 class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome before it is an error
     """The end of an exchange other than by a response of the endpoint.
 
-    ``why`` is one or more lines of plain text for people. ``retryable``: the request was provably not processed.
+    ``why`` is one or more lines of plain text for people. ``retryable``: the request was provably not processed, or
+    is safe and met the end of a connection that had been kept for it.
     ``rejected``: a limit refused it, which says nothing about the endpoint's health. ``code``: the HTTP/2 error code
     with which a peer reset the stream, where there is one. ``cause``: of a missed deadline, whose it was (``client``,
     ``route``, ``attempt``, ``router``); of a refusal, what refused it. ``status``: what HTTP clients get instead of the
@@ -117,13 +121,17 @@ class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome bef
 
     @property
     def answer(self) -> Answer:
-        """The row of :data:`ANSWERS`; a peer's reset code goes on unchanged (HTTP/2) or translated (gRPC)."""
+        """The row of :data:`ANSWERS`; a peer's reset code goes on translated (gRPC), or where it is end to end (HTTP/2).
+
+        REFUSED_STREAM goes on only while it proves that nothing was processed: clients replay what it ends (RFC 9113 §8.7).
+        """
         row = ANSWERS[self.kind]
         if self.status is not None:
             return row._replace(http=self.status, reset=False)
         if self.kind is not Kind.RESET or self.code is None:
             return row
-        return row._replace(grpc=RESET_TO_GRPC.get(self.code, 13), h2=self.code)
+        told = self.code in _TOLD and (self.code != REFUSED_STREAM or self.retryable)
+        return row._replace(grpc=RESET_TO_GRPC.get(self.code, 13), h2=self.code if told else INTERNAL_ERROR)
 
 
 def client_gone(why: str, code: int | None = None) -> Failure:

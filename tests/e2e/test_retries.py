@@ -117,6 +117,29 @@ async def test_one_request_does_not_spend_the_budget(start: Any, listen: Callabl
         assert flat(worker)[f"client/$/inet/127.0.0.1/{port}/connections"] == 1
 
 
+@pytest.mark.parametrize(("method", "body", "status"), [("GET", b"", 200), ("POST", b"x", 502), ("DELETE", b"", 502)])
+async def test_a_kept_connection_that_closes_on_a_request(
+    start: Any, listen: Callable[[], Any], nursery: trio.Nursery, method: str, body: bytes, status: int
+) -> None:
+    """The endpoint's idle limit passed at that moment: what is safe is sent again, what is not might have been acted on."""
+    seen: list[int] = []
+
+    async def backend(stream: trio.SocketStream) -> None:
+        for turn in (0, 1):
+            await stream.receive_some(65536)
+            seen.append(turn)
+            if turn == 0:
+                await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    listener, port = await listen()
+    nursery.start_soon(trio.serve_listeners, backend, [listener])
+    async with start(yaml("http", [port])) as worker:
+        assert (await get(worker))[0] == 200
+        assert (await get(worker, method, body))[0] == status
+        assert seen == [0, 1, 0][: 3 if status == 200 else 2]
+    nursery.cancel_scope.cancel()
+
+
 async def test_an_attempt_that_takes_too_long(start: Any, listen: Callable[[], Any], nursery: trio.Nursery) -> None:
     seen = []
 

@@ -192,6 +192,23 @@ def test_an_exchange_with_the_h2_library() -> None:
     assert front.conn.uncredited() == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ([*HEAD, (b"x", b"x" * 2000)], (b":status", b"431")),
+        ([*HEAD, (b"content-type", b"application/grpc"), (b"x", b"x" * 2000)], (b"grpc-status", b"8")),
+        ([*HEAD[:2], (b":path", b"/" + b"x" * 2000), (b":authority", b"a")], (b":status", b"431")),
+    ],
+)
+def test_a_head_beyond_the_limit_is_refused_in_the_clients_way(fields: Any, answer: tuple[bytes, bytes]) -> None:
+    front, client = Front(config=Settings(list_size=1000)), peer(client=True)
+    client.send_headers(1, fields, end_stream=True)
+    (head,) = [event for event in talk(front, client) if isinstance(event, h2.events.ResponseReceived)]
+    assert answer in head.headers
+    assert front.exchanges == []
+    assert front.conn.streams == {}
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.binary(max_size=30000), max_size=6),
@@ -487,6 +504,28 @@ def test_a_reset_is_a_failure_with_its_code() -> None:
     (failure,) = back.failures
     assert (failure.kind, failure.code, failure.retryable) == (Kind.RESET, 7, True)
     assert not exchange.complete
+
+
+def test_a_refusal_behind_a_head_is_no_proof() -> None:
+    back = Back()
+    back.start()
+    back.talk()
+    back.server.send_headers(1, [(b":status", b"200")])
+    back.server.reset_stream(1, 7)
+    back.talk()
+    (failure,) = back.failures
+    assert (failure.kind, failure.code, failure.retryable) == (Kind.RESET, 7, False)
+    assert failure.answer.h2 == 2
+
+
+def test_goaway_below_a_stream_that_was_answered_is_no_proof() -> None:
+    back = Back()
+    back.start()
+    back.talk()
+    back.server.send_headers(1, [(b":status", b"200")])
+    back.talk()
+    back.session.received(GoAwayFrame(0, 0, 0).serialize())
+    assert [failure.retryable for failure in back.failures] == [False]
 
 
 def test_goaway_gives_back_what_was_not_processed_and_keeps_the_rest() -> None:

@@ -420,6 +420,24 @@ def test_a_stream_is_not_held_behind_its_first_message() -> None:
     assert rig.quiet()
 
 
+def test_a_requeue_drops_what_was_held_with_its_timer() -> None:
+    """Else the first attempt's head would go to the client in the middle of the second attempt."""
+
+    async def refused_late(exchange: Exchange) -> None:
+        source = Download()
+        source.join(exchange.respond(ResponseHead(200), False))
+        source.push(b"half", 4, False)
+        raise Failure(Kind.RESET, "refused", Blame.UPSTREAM, retryable=True)
+
+    rig = grpc_rig(refused_late, hang())
+    call = rig.call(b"POST", GRPC)
+    assert len(rig.endpoints.requests) == 2
+    rig.host.pass_time(0.2)
+    assert not call.reply.started
+    call.strand.cancel(GONE)
+    assert rig.quiet()
+
+
 def test_a_client_that_is_still_sending_gets_the_head_at_once() -> None:
     async def stream(exchange: Exchange) -> None:
         Download().join(exchange.respond(ResponseHead(200), False))
