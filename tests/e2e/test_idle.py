@@ -41,7 +41,9 @@ def connect(port: int, request: bytes) -> socket.socket:
 @pytest.mark.parametrize("protocol", ["http", "h2"])
 def test_an_idle_connection_is_cheap(tmp_path: Path, protocol: str) -> None:
     config = tmp_path / "idle.yaml"
-    config.write_text(f"routers: [{{protocol: {protocol}, dtab: '/svc => /$/nil', servers: [{{port: 0}}]}}]")
+    config.write_text(
+        f"admin: {{port: 0}}\nrouters: [{{protocol: {protocol}, dtab: '/svc => /$/nil', servers: [{{port: 0}}]}}]"
+    )
     command = [sys.executable, "-m", "router.cli", "run", str(config)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
