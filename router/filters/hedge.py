@@ -134,6 +134,7 @@ class _Race:
                 failure = error
             self._first_is_over = True
             if self._second is not None and failure is not None and self._second_decides(failure):
+                exchange.forget()
                 failure = await self._over
                 exchange.adopt(self._second)
         finally:

@@ -173,6 +173,10 @@ class Exchange:
             twin.tried = (*self.tried, self.endpoint)
         return twin
 
+    def forget(self) -> None:
+        """What the attempt so far came to is not the exchange's outcome any more."""
+        self.response = self.failure = self._verdict = None
+
     def adopt(self, twin: Exchange) -> None:
         """The twin's outcome is this exchange's."""
         self.response, self.trailers, self.complete = twin.response, twin.trailers, twin.complete
