@@ -213,6 +213,8 @@ def _shrinks(got: object) -> bool:
 
 
 def _untouched(record: Record) -> str:
+    if not record.streams:
+        return "no request, nothing"
     stream = record.streams[0]
     wrong = [name for name in ("connection", "x-forwarded-proto", "content-length") if stream.get(name)]
     if stream.get("accept-encoding") not in (None, "identity"):  # grpc-js asks for identity
@@ -223,7 +225,7 @@ def _untouched(record: Record) -> str:
 
 
 def _target(record: Record) -> str:
-    return f"{record.streams[0].get(':authority')} {record.streams[0].get(':path')}"
+    return " ".join(f"{stream.get(':authority')} {stream.get(':path')}" for stream in record.streams)
 
 
 UNTOUCHED: Expect = record_has("te and nothing added", lambda r: f"{_untouched(r)} added", lambda got: got == "nothing added")
