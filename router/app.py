@@ -15,13 +15,18 @@ import attrs
 import trio
 
 from dtab import Path, SystemNamers, read_path
+from router.access_log.forms import renderer
+from router.access_log.writer import FileSettings, Writer
 from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
+from router.bind.routes import Routes
 from router.bind.segments import SERVER, ServerParams
+from router.config.access_log import read_policy
 from router.config.load import effective
 from router.config.plugins import Registry
 from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
 from router.config.tls import ClientTls
+from router.filters.access_log import AccessLog
 from router.filters.adaptive import AdaptiveConfig
 from router.filters.admission import Gate
 from router.filters.budget import BudgetConfig
@@ -75,6 +80,7 @@ class Worker:
     servers: list[Any] = attrs.field(factory=list)
     listeners: list[Any] = attrs.field(factory=list)
     addresses: list[tuple[str, str, int]] = attrs.field(factory=list)
+    log_files: dict[str, Writer] = attrs.field(factory=dict)
 
     async def drain(self, grace: float) -> None:
         """Accept nothing new, let exchanges finish for at most ``grace`` seconds."""
@@ -112,6 +118,8 @@ async def running(
                 host.lag.stop()
                 for core in worker.routers.values():
                     core.close()
+                for writer in worker.log_files.values():
+                    writer.close()
                 worker.credentials.close()
                 poller.abort_all()
                 nursery.cancel_scope.cancel()
@@ -294,7 +302,8 @@ class _Assembly:
         host, port = sock.getsockname()[:2]
         metrics = self.metrics.scope("server", host, str(port))
         gate = self._gate(server.base.max_concurrent_requests, metrics, f"server {host}:{port}")
-        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate)
+        log = self._access_log(core, f"{host}:{port}")
+        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate, log)
         upgrades: dict[bytes, Upgrade] = {}
 
         def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
@@ -311,6 +320,17 @@ class _Assembly:
         batch = ACCEPTS_PER_TURN if worker.alone else 1
         worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, front.accept, batch))
         worker.addresses.append((self.router.label, host, port))
+
+    def _access_log(self, core: RouterCore, server: str) -> AccessLog | None:
+        keys = self.router.base.access_log
+        if keys is None:
+            return None
+        writer = self.worker.log_files.get(keys.file)
+        if writer is None:
+            settings = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
+            writer = self.worker.log_files[keys.file] = Writer(self.worker.host, settings, self.metrics.scope("access_log"))
+        render = renderer(keys.format, self.router.label, server, Routes(core.settings.interpreter).of)
+        return AccessLog(render, writer.write, keys.sample)
 
     def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
         """Linkerd's limit of a server: no queue, and a reset (REFUSED_STREAM) on HTTP/2. ``nacks`` is Linkerd's name."""

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "router.spi": {"attrs", "trio", "dtab", "router.model"},
     "router.dtab_headers": {"dtab", "router.model"},
     **{sibling: {"attrs", "trio", "dtab", "router.dtab_headers", *MODEL} for sibling in SIBLINGS},
+    "router.access_log": {"attrs", "router.config.access_log", *MODEL},
     "router.telemeters": {"attrs", "trio", "prometheus_client", *MODEL},
     "router.admin": {"attrs", "trio", "starlette", "hypercorn", "dtab", "router"},
     "router.config": {"attrs", "yaml", "dtab", *MODEL},

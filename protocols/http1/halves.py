@@ -57,18 +57,20 @@ class Http1Source(Source):
 class Http1Sink:
     """A body that goes out: by length, chunked, or until the connection closes."""
 
-    __slots__ = ("_credit", "chunked", "ended", "source", "wire")
+    __slots__ = ("_credit", "chunked", "ended", "sent", "source", "wire")
 
     def __init__(self, wire: Wire, *, chunked: bool) -> None:
         self.wire = wire
         self.chunked = chunked
         self.ended = False
+        self.sent = 0
         self.source: Source | None = None
         self._credit = 0
 
     def data(self, chunk: Chunk, size: int, end: bool) -> None:
         """Send bytes; hold their credit while the socket is congested."""
         wire = self.wire
+        self.sent += len(chunk)
         if len(chunk) and not self.ended:
             if self.chunked:
                 wire.write(render.chunk_start(len(chunk)))

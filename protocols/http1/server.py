@@ -38,6 +38,11 @@ class Http1Reply(Http1Sink):
         """See :class:`router.model.exchange.Reply`."""
         return self.wire.client_certificate
 
+    @property
+    def peer(self) -> str:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.wire.peer
+
     def inform(self, head: ResponseHead) -> None:
         """Informational responses exist since HTTP/1.1."""
         if not self.started and self.request.version >= (1, 1):

@@ -50,6 +50,11 @@ class ServerStream(Stream):
         self.gone: Waiter[None] | None = None  # where the shell waits until the answer has left
 
     @property
+    def peer(self) -> str:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.conn.wire.peer
+
+    @property
     def client_certificate(self) -> bytes | None:
         """See :class:`router.model.exchange.Reply`."""
         return self.conn.wire.client_certificate

@@ -35,11 +35,12 @@ class Stream(Source):
     """Both halves of a stream. Servers and clients add what their role has."""
 
     __slots__ = ("_end", "_queue", "_unacked", "conn", "expected", "granted", "id", "pumped", "recv_closed",
-                 "recv_window", "send_closed", "send_window", "source")  # fmt: skip
+                 "recv_window", "send_closed", "send_window", "sent", "source")  # fmt: skip
 
     def __init__(self, conn: Http2Connection, stream_id: int) -> None:
         self.sink = None
         self.ended = False
+        self.pushed = self.sent = 0
         self._held = None
         self._pending_end = None
         self.replay = None
@@ -63,6 +64,7 @@ class Stream(Source):
         """Send ``chunk``, or queue it; credit ``size`` to the source when it is on its way."""
         conn = self.conn
         length = len(chunk)
+        self.sent += length
         if (
             self._queue is None
             and length <= self.send_window

@@ -13,11 +13,11 @@ from math import inf
 from typing import Any
 
 from dtab import Activity, Addr, AddrBound, AddrFailed, AddrPending, Endpoint, Failed, Ok, State
-from router.balance.breaker import ALIVE, Breaker, BreakerSettings
+from router.balance.breaker import ALIVE, Breaker, BreakerSettings, cause_of
 from router.balance.endpoints import keep_known
 from router.balance.pool import Pool
 from router.balance.roster import Roster
-from router.model.exchange import Exchange
+from router.model.exchange import Attempt, Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Metrics
 from router.model.service import Service
@@ -113,7 +113,7 @@ class Balancer:
         target.load += 1
         breaker = target.breaker
         epoch = 0 if breaker is None else breaker.epoch if breaker.state is ALIVE else breaker.begins()
-        started = 0.0 if self._ended is None else exchange.now()
+        started = 0.0 if self._ended is None and exchange.attempts is None else exchange.now()
         try:
             await target.service(exchange)
         except Failure as failure:
@@ -125,6 +125,8 @@ class Balancer:
             target.load -= 1
             if breaker is not None:
                 breaker.ended(exchange, epoch)
+            if exchange.attempts is not None:
+                exchange.attempts.append(_attempt(exchange, target, started))
             if self._ended is not None:
                 until = exchange.responded_at or exchange.now()
                 self._ended(target, until - started, _fair(exchange))
@@ -237,6 +239,14 @@ class Balancer:
             self._timer.cancel()
         for target in self._targets.values():
             target.close()
+
+
+def _attempt(exchange: Exchange, target: EndpointTarget, began: float) -> Attempt:
+    """What came of an attempt, in the words of events."""
+    outcome = cause_of(exchange)
+    if exchange.complete and outcome == "grpc-status 0":
+        outcome = "ok"
+    return Attempt(target.show(), outcome, began, exchange.responded_at, exchange.now())
 
 
 def _fair(exchange: Exchange) -> bool:

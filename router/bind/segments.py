@@ -10,6 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from dtab import Dtab, Path
+from router.filters.access_log import AccessLog, access_log
 from router.filters.adaptive import AdaptiveLimit, sampling
 from router.filters.admission import Gate, admission
 from router.filters.budget import Budget
@@ -35,6 +36,7 @@ class ServerParams:
     max_call_depth: int
     deadline: DeadlineConfig
     gate: Gate | None
+    log: AccessLog | None = None
 
 
 @attrs.frozen
@@ -72,6 +74,12 @@ def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "
 
 SERVER = Stack(
     (
+        _module(
+            "access_log",
+            lambda params, nxt: access_log(params.log, params.classify, nxt),
+            "everything is recorded, also what we refuse",
+            above="server_stats",
+        ),
         _module(
             "server_stats",
             lambda params, nxt: stats(params.metrics, params.classify, nxt),

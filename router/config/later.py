@@ -11,8 +11,7 @@ LATER: dict[str, frozenset[str]] = {
     "admin": frozenset(("httpIdentifierPort", "tls", _SOCKET)),
     "router": frozenset(
         (
-            "announcers", "httpAccessLog", "httpAccessLogRollPolicy", "httpAccessLogAppend", "httpAccessLogRotateCount",
-            "h2AccessLog", "h2AccessLogRollPolicy", "h2AccessLogAppend", "h2AccessLogRotateCount", "maxErrResponseKB",
+            "announcers", "maxErrResponseKB",
             "streamAfterContentLengthKB", "streamingEnabled", "compressionLevel", "tracePropagator", "thriftProtocol",
             "thriftMethodInDst",
         )

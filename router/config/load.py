@@ -11,11 +11,12 @@ import attrs
 
 from dtab import Path, PathPattern
 from router.config import nodes
+from router.config.access_log import LinkerdAccessLog
 from router.config.errors import Problem, did_you_mean
 from router.config.later import NAMERD_KEYS
 from router.config.params import static_params
 from router.config.plugins import PluginError, Registry
-from router.config.reader import INVALID, Reader
+from router.config.reader import INVALID, Reader, camel
 from router.config.schema import (
     Admin,
     ClientBase,
@@ -131,7 +132,7 @@ class _Loader:
         protocol = self._protocol(found, node, where)
         reader.protocol = protocol.name if protocol is not None else ""
         possible = self._all_protocols() if protocol is None else [protocol]
-        values = reader.given(node, "router", where, RouterBase, *[one.router_config for one in possible])
+        values = reader.given(node, "router", where, RouterBase, LinkerdAccessLog, *[one.router_config for one in possible])
         base = reader.build(RouterBase, values, node, where)
         if protocol is None:
             self._unknown_protocol(values or {}, possible, where)
@@ -142,6 +143,7 @@ class _Loader:
         base = attrs.evolve(
             base,
             servers=(),
+            access_log=base.access_log or self._linkerds_log(found, values, protocol),
             service=self._scoped(base.service, "service", f"{where}.service", ServiceBase),
             client=self._scoped(base.client, "client", f"{where}.client", ClientBase, *self._client_classes(protocol)),
         )
@@ -149,6 +151,17 @@ class _Loader:
             return INVALID
         line, column = nodes.place(node)
         return Router(base, protocol, own, tuple(servers), line, column)
+
+    def _linkerds_log(self, found: dict[str, tuple[Any, Any]], values: Any, protocol: ProtocolPlugin) -> Any:
+        """What Linkerd's keys for access logs amount to; keys of the other protocol's routers are problems."""
+        known = attrs.fields_dict(LinkerdAccessLog)
+        given = {name: value for name, value in (values or {}).items() if name in known}
+        for name in given:
+            if protocol.name not in known[name].metadata["of"].split():
+                key = camel(name)
+                text = f"{key!r} is for other routers than {protocol.name}; there is 'accessLog', which is for all"
+                self.reader.problem(found[key][0], text, key)
+        return LinkerdAccessLog(**given).linkerds
 
     def _unknown_protocol(self, values: dict[str, Any], possible: list[ProtocolPlugin], where: str) -> None:
         """Find what is wrong below a router whose protocol is not known, by the keys of all protocols."""

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from dtab import Dtab, Path, PathPattern
+from router.config.access_log import AccessLogKeys
 from router.config.tls import ClientTls, ServerTls
 from router.spi import Plugin, ProtocolPlugin
 
@@ -235,6 +236,7 @@ class RouterBase:
     binding_cache: BindingCache = attrs.field(factory=BindingCache)
     identifier: Any = attrs.field(default=None, metadata={"plugin": "identifier", "list": True})
     interpreter: Any = attrs.field(default=None, metadata={"plugin": "interpreter"})
+    access_log: AccessLogKeys | None = None
     servers: Any = attrs.field(default=(), metadata={"own": "servers"})
     service: Any = attrs.field(default=Scoped(), metadata={"own": "service"})
     client: Any = attrs.field(default=Scoped(), metadata={"own": "client"})

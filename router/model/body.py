@@ -66,9 +66,10 @@ class Replay:
 class Source:
     """The receiving half of a stream; protocols subclass it and call ``push``, ``finish`` and ``fail``."""
 
-    __slots__ = ("_held", "_pending_end", "ended", "replay", "sink")
+    __slots__ = ("_held", "_pending_end", "ended", "pushed", "replay", "sink")
 
     def __init__(self) -> None:
+        self.pushed = 0  # bytes so far
         self.sink: Sink | None = None
         self.ended = False
         self._held: list[tuple[Chunk, int]] | None = None
@@ -113,6 +114,7 @@ class Source:
 
     def push(self, chunk: Chunk, size: int, end: bool) -> None:
         """Bytes have come; ``size`` is what flow control counted for them."""
+        self.pushed += len(chunk)
         replay = self.replay
         if replay is not None:
             replay.add(chunk)

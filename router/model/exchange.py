@@ -38,9 +38,15 @@ Heard = Callable[["Exchange"], None]
 
 
 class Reply(Sink, Protocol):
-    """The sending half towards the client."""
+    """The sending half towards the client. ``sent``: bytes of the body so far."""
 
     started: bool
+    sent: int
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        ...
 
     @property
     def client_certificate(self) -> bytes | None:
@@ -54,6 +60,46 @@ class Reply(Sink, Protocol):
         """Send the final response's head; returns the sink for its body (usually the reply itself)."""
 
 
+class Attempt:
+    """What is kept of one attempt: the endpoint, what came of it, and when it began, was answered (0: never) and ended."""
+
+    __slots__ = ("began", "ended", "endpoint", "heard", "outcome")
+
+    def __init__(self, endpoint: str, outcome: str, began: float, heard: float, ended: float) -> None:
+        self.endpoint = endpoint
+        self.outcome = outcome
+        self.began, self.heard, self.ended = began, heard, ended
+
+
+class Routed:
+    """The way of exchanges with one name: ``dentries`` led them to ``bound``, under the dtab ``table`` and their own,
+    ``local``. ``text`` is room for what is written of that."""
+
+    __slots__ = ("bound", "dentries", "local", "path", "table", "text")
+
+    def __init__(
+        self, path: Any, local: Any, table: str, bound: Any = None, dentries: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.path = path
+        self.local = local
+        self.table = table
+        self.bound = bound
+        self.dentries = dentries or []
+        self.text = ""
+
+    def values(self) -> dict[str, Any]:
+        """As fields of a record."""
+        bound = self.bound
+        return {
+            "name": None if self.path is None else self.path.show(),
+            "dtab": self.local.show() if self.local else None,
+            "table": self.table,
+            "route": self.dentries,
+            "client": None if bound is None else bound.id.show(),
+            "residual": bound.residual.show() if bound is not None and bound.residual else None,
+        }
+
+
 class Exchange:
     """One request and its answer.
 
@@ -61,14 +107,14 @@ class Exchange:
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
     ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
     classifier of the logical name. ``held`` is the response that a gate has not let through yet. ``sent_at``: when the attempt
-    began, or got its connection if it had to wait for one; kept only where ``heard`` is set. ``note`` is free room for filters,
-    by role.
+    began, or got its connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those
+    are to be kept. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
-        "_timer", "_verdict", "attempt", "body", "bound", "classify", "complete", "deadline", "deadline_cause", "edits",
-        "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "note", "path", "received_at", "reply", "request",
-        "responded_at", "response", "retries", "sent_at", "strand", "trailers", "tried",
+        "_timer", "_verdict", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline", "deadline_cause",
+        "edits", "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "note", "path", "received_at", "reply",
+        "request", "responded_at", "response", "retries", "sent_at", "strand", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -91,6 +137,7 @@ class Exchange:
         self.failure: Failure | None = None
         self.complete = False
         self.retries = 0
+        self.attempts: list[Attempt] | None = None
         self.tried: tuple[Any, ...] = ()
         self.classify: Classifier = BY_COMPLETION
         self._verdict: Verdict | None = None
@@ -168,6 +215,7 @@ class Exchange:
         twin = Exchange(self.host, request, body, self.reply)
         twin.received_at, twin.deadline, twin.deadline_cause = self.received_at, self.deadline, self.deadline_cause
         twin.path, twin.local_dtab, twin.classify = self.path, self.local_dtab, self.classify
+        twin.attempts = self.attempts
         twin.edits = list(edits)
         if self.endpoint is not None:
             twin.tried = (*self.tried, self.endpoint)

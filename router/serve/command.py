@@ -1,6 +1,7 @@
 """``waypost run``: a supervisor between the operator's signals and the workers.
 
-SIGTERM and SIGINT drain within ``shutdownGraceMs``, a second one stops now; SIGHUP reloads.
+SIGTERM and SIGINT drain within ``shutdownGraceMs``, a second one stops now; SIGHUP reloads. SIGUSR1, by which log rotation
+tells others to open their files again, is taken and needs nothing: writers see when their file was moved.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ async def supervise(
     from router.admin.app import serve
 
     supervisor = Supervisor(load, log_level, activated(os.environ), serve)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
             generation = await nursery.start(supervisor.run, loaded)
             say(banner(generation, supervisor.admin.address))
@@ -59,7 +60,7 @@ async def _heed(signals: Any, supervisor: Supervisor, say: Say) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
                 nursery.start_soon(_reload, supervisor, say)
-            else:
+            elif number != signal.SIGUSR1:
                 supervisor.stopping.set()
 
 
@@ -83,6 +84,6 @@ async def _drain(signals: Any, supervisor: Supervisor, grace: float) -> bool:
 
 async def _second(signals: Any, scope: trio.CancelScope) -> None:
     async for number in signals:
-        if number != signal.SIGHUP:
+        if number in (signal.SIGTERM, signal.SIGINT):
             log.warning("stopping now")
             scope.cancel()

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from dtab import Path
+from router.access_log.forms import renderer
 from router.bind.segments import CLIENT, PATH, SERVER
+from router.filters.access_log import AccessLog
 from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
 from router.filters.admission import Gate
 from router.filters.budget import Budget, BudgetConfig
@@ -17,7 +19,7 @@ from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.filters.shedding import Shedding
 from router.model.backoff import constant
-from router.model.exchange import Exchange
+from router.model.exchange import Exchange, Routed
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead
 from router.model.metrics import Metrics
@@ -30,6 +32,7 @@ from tests.support.fakes import Call, FakeHost, answering, waiting
 HOST: Any = FakeHost()
 GATE = Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
 PARAMS = SimpleNamespace(
+    log=AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),
     classify=BY_COMPLETION,
     max_call_depth=10,
     total_timeout=1.0,

@@ -1,0 +1,91 @@
+"""What a record says of an exchange that is over. Times in milliseconds, deadlines too.
+
+``route`` are the dentries that led to the client, the first one first, each with the line where it was written (null: in the
+request's own dtab). ``attempts`` are those that reached the choice of an endpoint, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from router.model.exchange import Attempt, Exchange, Routed
+
+Route = Callable[[Exchange], Routed]
+"""The way that an exchange has gone."""
+
+
+def text(value: bytes | None) -> str | None:
+    """A header's value, for people and JSON."""
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def status_of(exchange: Exchange) -> int | None:
+    """The HTTP status that the client got, or was to get."""
+    failure = exchange.failure
+    if failure is not None and not exchange.reply.started and not exchange.complete:
+        return 200 if exchange.request.grpc else failure.answer.http
+    return None if exchange.response is None else exchange.response.status
+
+
+def grpc_status_of(exchange: Exchange) -> int | None:
+    """The gRPC status that the client got."""
+    if not exchange.request.grpc:
+        return None
+    failure = exchange.failure
+    if failure is not None and not exchange.complete:
+        return int(failure.answer.grpc)
+    status = exchange.grpc_status
+    return int(status) if status is not None and status.isdigit() else None
+
+
+def trace_of(exchange: Exchange) -> str | None:
+    """The trace's id, as W3C's or B3's headers carry it."""
+    head = exchange.request
+    parent = head.get(b"traceparent")
+    if parent is not None and parent.count(b"-") >= 3:
+        return text(parent.split(b"-")[1])
+    single = head.get(b"b3")
+    return text(single.partition(b"-")[0] if single is not None else head.get(b"x-b3-traceid"))
+
+
+def values(exchange: Exchange, router: str, server: str, route: Route, clock: str) -> dict[str, Any]:
+    """Every field of :data:`router.config.access_log.FIELDS`, in that order."""
+    head, response, failure = exchange.request, exchange.response, exchange.failure
+    received, now = exchange.received_at, exchange.now()
+    endpoint, attempts = exchange.endpoint, exchange.attempts or []
+    limited = exchange.deadline != inf
+    first_sent = attempts[0].began if attempts else None
+    return {
+        "time": clock, "router": router, "server": server, "peer": exchange.reply.peer,
+        "method": text(head.method), "authority": text(head.authority), "path": text(head.path),
+        "protocol": "HTTP/2" if head.version >= (2, 0) else f"HTTP/{head.version[0]}.{head.version[1]}", "grpc": head.grpc,
+        **route(exchange).values(),
+        "endpoint": None if endpoint is None else endpoint.show(),
+        "attempts": [_attempt(attempt, received) for attempt in attempts], "retries": exchange.retries,
+        "status": status_of(exchange), "grpc_status": grpc_status_of(exchange),
+        "upstream_status": None if response is None else response.status,
+        "request_bytes": 0 if exchange.body is None else exchange.body.pushed, "response_bytes": exchange.reply.sent,
+        "deadline_ms": _ms(exchange.deadline - received) if limited else None,
+        "left_ms": _ms(exchange.deadline - now) if limited else None,
+        "sent_ms": None if first_sent is None else _ms(first_sent - received),
+        "first_byte_ms": _ms(exchange.responded_at - received) if exchange.responded_at else None,
+        "total_ms": _ms(now - received),
+        "failure": None if failure is None else failure.why, "blame": None if failure is None else failure.blame.value,
+        "trace": trace_of(exchange), "user_agent": text(head.get(b"user-agent")), "referer": text(head.get(b"referer")),
+    }  # fmt: skip
+
+
+def _attempt(attempt: Attempt, received: float) -> dict[str, Any]:
+    return {
+        "endpoint": attempt.endpoint,
+        "outcome": attempt.outcome,
+        "began_ms": _ms(attempt.began - received),
+        "first_byte_ms": _ms(attempt.heard - received) if attempt.heard else None,
+        "ended_ms": _ms(attempt.ended - received),
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

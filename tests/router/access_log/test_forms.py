@@ -1,0 +1,133 @@
+"""Records as text: the fast JSON says what the plain values say, and nothing in a record can forge another line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtab import Bound, Path, read_dtab
+from dtab.namer import Endpoint
+from router.access_log.forms import renderer
+from router.access_log.record import values
+from router.config.access_log import FIELDS, read_template
+from router.model.exchange import Attempt, Exchange, Routed
+from router.model.failure import Blame, Failure, Kind
+from router.model.headers import RequestHead, ResponseHead
+from tests.support.fakes import FakeHost, RecordingReply
+
+raw = st.binary(max_size=20)
+
+
+def exchange(head: RequestHead, **changes: Any) -> Exchange:
+    made = Exchange(FakeHost(), head, None, RecordingReply())  # type: ignore[arg-type]
+    made.attempts = []
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def head(**changes: Any) -> RequestHead:
+    fields = changes.pop("fields", ((b"user-agent", b'me "x"'), (b"referer", b"/from")))
+    given_ = {"method": b"GET", "scheme": b"http", "authority": b"web", "path": b"/a?b=c", **changes}
+    return RequestHead(**given_, fields=fields)
+
+
+def routed(exchange: Exchange) -> Routed:
+    return Routed(exchange.path, exchange.local_dtab, "abc", exchange.bound, [{"dentry": "/svc=>/x", "line": 3}])
+
+
+def as_json(made: Exchange) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the line says, and what it should."""
+    line = renderer("json", "web", "127.0.0.1:80", routed)(made)
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    said = json.loads(line)
+    return said, json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routed, said["time"])))
+
+
+def test_a_success() -> None:
+    host = FakeHost()
+    made = Exchange(host, head(), None, RecordingReply())  # type: ignore[arg-type]
+    made.attempts = [Attempt("10.0.0.1:80", "reset 0x7", 0.5, 0.0, 0.75), Attempt("10.0.0.2:80", "status 200", 1.0, 1.25, 1.5)]
+    made.path, made.local_dtab = Path.of("svc", "web"), read_dtab("/a=>/b")
+    made.bound = Bound(Path.of("#", "x"), None, Path.of("rest"))  # type: ignore[arg-type]
+    made.endpoint, made.retries = Endpoint("10.0.0.2", 80), 1
+    made.deadline = 2.0
+    host.time = 1.5
+    made.conclude(())
+    made.respond(ResponseHead(200, (), length=5), False).data(b"hello", 5, True)
+    made.reply.sent = 5
+    made.responded_at = 1.25
+    said, plain = as_json(made)
+    assert said == plain
+    assert tuple(said) == FIELDS
+    assert said["time"].startswith("2023-11-14T22:13:21.500000") or said["time"][13:].startswith(":13:21.500000")
+    assert said["name"] == "/svc/web"
+    assert said["route"] == [{"dentry": "/svc=>/x", "line": 3}]
+    assert (said["client"], said["residual"], said["endpoint"]) == ("/#/x", "/rest", "10.0.0.2:80")
+    assert [attempt["outcome"] for attempt in said["attempts"]] == ["reset 0x7", "status 200"]
+    assert said["attempts"][0]["first_byte_ms"] is None
+    assert (said["sent_ms"], said["first_byte_ms"], said["total_ms"]) == (500.0, 1250.0, 1500.0)
+    assert (said["deadline_ms"], said["left_ms"]) == (2000.0, 500.0)
+    assert (said["status"], said["upstream_status"], said["response_bytes"]) == (200, 200, 5)
+
+
+def test_what_we_answered_ourselves() -> None:
+    refused = Failure(Kind.UNBOUND, "no such name", Blame.ROUTER)
+    said, plain = as_json(exchange(head(), failure=refused))
+    assert said == plain
+    assert (said["status"], said["upstream_status"], said["failure"], said["blame"]) == (502, None, "no such name", "router")
+    grpc = head(fields=((b"content-type", b"application/grpc"),))
+    said, _ = as_json(exchange(grpc, failure=refused))
+    assert (said["status"], said["grpc_status"]) == (200, 14)
+
+
+def test_grpcs_status_and_traces() -> None:
+    fields = ((b"content-type", b"application/grpc"), (b"traceparent", b"00-abc-def-01"))
+    made = exchange(head(fields=fields))
+    made.respond(ResponseHead(200, ()), False)
+    made.conclude(((b"grpc-status", b"5"),))
+    said, plain = as_json(made)
+    assert said == plain
+    assert (said["grpc_status"], said["trace"]) == (5, "abc")
+    assert as_json(exchange(head(fields=((b"b3", b"4bf9-00f0-1"),))))[0]["trace"] == "4bf9"
+    assert as_json(exchange(head(fields=((b"x-b3-traceid", b"77"),))))[0]["trace"] == "77"
+
+
+@given(raw, raw, raw, raw, st.text(max_size=20))
+def test_no_field_can_break_a_line(method: bytes, authority: bytes, path: bytes, agent: bytes, why: str) -> None:
+    request = head(method=method, authority=authority, path=path, fields=((b"user-agent", agent), (b"referer", path)))
+    made = exchange(request, failure=Failure(Kind.UNBOUND, why, Blame.ROUTER))
+    said, plain = as_json(made)
+    assert said == plain
+    for form in ("linkerd", "{method} {authority} {path} {failure} {user_agent} {route}"):
+        line = renderer(form, "web", "s", routed)(made)
+        assert line.endswith("\n")
+        assert len(line.splitlines()) == 1
+        assert line[:-1].isprintable()
+
+
+def test_linkerds_line() -> None:
+    made = exchange(head(version=(1, 1)))
+    made.respond(ResponseHead(404, (), length=7), False)
+    line = renderer("linkerd", "web", "s", routed)(made)
+    before, _, after = line.partition("[")
+    assert before == "web 192.0.2.1 - - "
+    assert after.partition("] ")[2] == '"GET /a?b=c HTTP/1.1" 404 7 "/from" "me \\"x\\""\n'
+    made = exchange(head(fields=()))
+    assert renderer("linkerd", "web", "s", routed)(made).partition("] ")[2] == '"GET /a?b=c HTTP/2" - - "-" "-"\n'
+
+
+def test_a_template() -> None:
+    made = exchange(head(), failure=Failure(Kind.UNBOUND, "no\nway", Blame.ROUTER))
+    assert renderer("{status} {endpoint} {failure} {{x}}", "web", "s", routed)(made) == "502 - no\\nway {x}\n"
+
+
+@pytest.mark.parametrize("form", ["{nope}", "{}", "{status:d}", "{status!r}", "{status.real}"])
+def test_what_is_no_template(form: str) -> None:
+    with pytest.raises(ValueError, match="is no field of the access log; there are time, router"):
+        read_template(form)
