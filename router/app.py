@@ -17,6 +17,7 @@ import trio
 from dtab import Path, SystemNamers, read_path
 from router.access_log.forms import renderer
 from router.access_log.writer import FileSettings, Writer
+from router.balance.pool import PoolSettings
 from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.bind.routes import Routes
@@ -24,7 +25,7 @@ from router.bind.segments import SERVER, ServerParams
 from router.config.access_log import read_policy
 from router.config.load import effective
 from router.config.plugins import Registry
-from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase
+from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase, SessionConfig
 from router.config.tls import ClientTls
 from router.filters.access_log import AccessLog
 from router.filters.adaptive import AdaptiveConfig
@@ -37,6 +38,7 @@ from router.filters.shedding import Shedding
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.backoff import constant
+from router.model.expiry import SessionLimits
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
@@ -248,8 +250,7 @@ class _Assembly:
             accrual=lambda: self._accrual(base.failure_accrual),
             fail_fast=base.fail_fast,
             roster=_roster(base.load_balancer),
-            per_connection=protocol.per_connection,
-            max_connections=protocol.max_connections,
+            pool=_pool(base, protocol),
             modules=protocol.client_modules,
             forward_client_cert=base.forward_client_cert,
         )
@@ -305,10 +306,12 @@ class _Assembly:
         log = self._access_log(core, f"{host}:{port}")
         params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate, log)
         upgrades: dict[bytes, Upgrade] = {}
+        session = _session(server.base.server_session)
 
         def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
             service = Stack(SERVER.modules + plugin.server_modules).make(params, core.route)
-            return plugin.serve(config, ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades))
+            context = ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades, session)
+            return plugin.serve(config, context)
 
         others = [self.registry.protocol(name) for name in protocol.also]
         servers = [serve(protocol, _inherited(server.protocol, self.router.own))]
@@ -383,6 +386,26 @@ def _roster(chosen: Any) -> Roster:
     """The keys that all kinds of balancers have; one of another package need not."""
     config = None if chosen is None else chosen.config
     return Roster(getattr(config, "slow_start_secs", 0.0), getattr(config, "enable_probation", False))
+
+
+def _pool(base: ClientBase, protocol: ProtocolPlugin) -> PoolSettings:
+    given = base.host_connection_pool
+    surplus, least = _seconds(given.idle_time_ms), given.min_size
+    if surplus is None and protocol.surplus_idle is not None:
+        surplus, least = protocol.surplus_idle, max(1, least)
+    return PoolSettings(
+        per_connection=protocol.per_connection,
+        max_connections=given.max_size or protocol.max_connections,
+        min_size=least,
+        max_waiters=given.max_waiters,
+        surplus_idle=surplus,
+        session=_session(base.client_session),
+        connect_timeout=base.connect_timeout_ms / 1000,
+    )
+
+
+def _session(given: SessionConfig) -> SessionLimits:
+    return SessionLimits(_seconds(given.idle_time_ms), _seconds(given.life_time_ms))
 
 
 def _budget(given: Budget) -> BudgetConfig:

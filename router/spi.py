@@ -16,6 +16,7 @@ import attrs
 from dtab import Namer, Path
 from router.model.backoff import Backoff
 from router.model.exchange import Exchange
+from router.model.expiry import NO_LIMITS, SessionLimits
 from router.model.failure import Failure
 from router.model.headers import RequestHead
 from router.model.host import Host
@@ -177,9 +178,11 @@ class Session(Protocol):
 
     ``free``: how many more exchanges can begin right now; 0 when busy, draining or closed. ``changed`` is set by the
     pool and called with the session whenever ``free`` rises from 0 or the session ends (``closed`` is then True).
+    ``draining``: it takes nothing new any more, by its own wish or the peer's.
     """
 
     closed: bool
+    draining: bool
     changed: Callable[[Session], None]
 
     @property
@@ -187,9 +190,20 @@ class Session(Protocol):
         """See above."""
         ...
 
+    @property
+    def active(self) -> int:
+        """How many exchanges are under way."""
+        ...
+
+    @property
+    def begun(self) -> int:
+        """A figure that each exchange raises; tells whether there were any since the last look."""
+        ...
+
     def conduct(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """Conduct one exchange (a :data:`~router.model.service.Service`). Call only while ``free`` is positive, and
-        start the coroutine at once."""
+        start the coroutine at once. Raises :class:`~router.model.stale.StaleConnection` where the connection had ended
+        and the exchange can be repeated on another one."""
         ...
 
     def drain(self) -> None:
@@ -215,7 +229,7 @@ exchange; the payload of its settings; the bytes read behind it."""
 class ServerContext:
     """What a protocol's server needs: ``service`` conducts, ``render`` answers failures, ``metrics`` is the server's
     scope (``rt/<label>/server/<ip>/<port>``). ``upgrades``: what the listener's connections can be upgraded to, by token; each
-    server adds what it takes."""
+    server adds what it takes. ``session`` limits the life of its connections."""
 
     host: Host
     poller: Any
@@ -223,6 +237,7 @@ class ServerContext:
     render: Render
     metrics: Metrics
     upgrades: dict[bytes, Upgrade] = attrs.field(factory=dict)
+    session: SessionLimits = NO_LIMITS
 
 
 @attrs.frozen
@@ -282,7 +297,9 @@ class ProtocolPlugin:
     ``identifier`` and ``classifier`` are default kinds. ``server_modules`` and ``client_modules`` are this protocol's own
     layers of the server and client stacks (gRPC's deadlines). ``alpn``: the protocol's name in ALPN. ``also``: the protocols
     whose clients a router of this one serves as well, each recognised by its first bytes. ``per_connection``: how many
-    exchanges a new connection to an endpoint can be expected to carry at once; ``max_connections``: per endpoint.
+    exchanges a new connection to an endpoint can be expected to carry at once; ``max_connections``: per endpoint, unless
+    configured; ``surplus_idle``: after so many seconds without an exchange all connections to an endpoint but one are closed,
+    unless configured (None: never).
     """
 
     name: str
@@ -301,3 +318,4 @@ class ProtocolPlugin:
     also: tuple[str, ...] = ()
     per_connection: int = 1
     max_connections: int = 1
+    surplus_idle: float | None = None

@@ -9,6 +9,7 @@ import attrs
 from protocols.grpc import deadline
 from protocols.http2.client import connector
 from protocols.http2.config import ClientConfig, RouterConfig, ServerConfig
+from protocols.http2.keepalive import KeepAlive, Times
 from protocols.http2.server import Http2Server
 from router.model.answers import render_h2
 from router.spi import ClientContext, Connect, Plugin, ProtocolPlugin, Server, ServerContext
@@ -24,7 +25,11 @@ def _serve(config: ServerConfig, context: ServerContext) -> Server:
 
 
 def _connect(config: ClientConfig, context: ClientContext) -> Connect:
-    return connector(config.settings(), context)
+    given = config.keepalive
+    if given is None:
+        return connector(config.settings(), context)
+    times = Times(given.time_ms / 1000, given.timeout_ms / 1000, given.without_calls)
+    return connector(config.settings(), context, KeepAlive(times, context.host, context.metrics).watch)
 
 
 def _protocol(name: str, identifier: str, classifier: str) -> ProtocolPlugin:
@@ -45,6 +50,7 @@ def _protocol(name: str, identifier: str, classifier: str) -> ProtocolPlugin:
         client_modules=(deadline.OUT,),
         per_connection=100,
         max_connections=10,
+        surplus_idle=60.0,
     )
 
 

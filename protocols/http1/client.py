@@ -13,11 +13,11 @@ from protocols.wire.dial import dial
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.stale import StaleConnection, lost_connection
 from router.model.strand import Waiter
 from router.spi import ClientContext, Connect, Session
 
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 
 
 class Http1Session:
@@ -26,10 +26,11 @@ class Http1Session:
     def __init__(self, wire: Wire, limits: Limits) -> None:
         self.wire = wire
         self.closed = False
+        self.draining = False
+        self.begun = 0
         self.changed: Callable[[Session], None] = _ignore
         self.parser = ResponseParser(self, limits)
-        self._draining = False
-        self._kept = False  # it has carried an exchange before
+        self._sent_before = 0  # bytes that the wire had sent when the exchange began
         self._exchange: Exchange | None = None
         self._over: Waiter[None] | None = None
         self._source: Http1Source | None = None
@@ -38,7 +39,12 @@ class Http1Session:
     @property
     def free(self) -> int:
         """1 while idle."""
-        return int(self._exchange is None and not self.closed and not self._draining)
+        return int(self._exchange is None and not self.closed and not self.draining)
+
+    @property
+    def active(self) -> int:
+        """1 while an exchange is under way."""
+        return int(self._exchange is not None)
 
     async def conduct(self, exchange: Exchange) -> None:
         """Send the request, relay the response."""
@@ -50,6 +56,8 @@ class Http1Session:
             )  # fmt: skip
         self._exchange = exchange
         self._over = Waiter()
+        self.begun += 1
+        self._sent_before = self.wire.sent
         try:
             self.parser.expect(head.method)
             self._send(head, exchange)
@@ -83,10 +91,9 @@ class Http1Session:
             return
         if unfinished:
             self._abandon()
-        elif not self.parser.keep_alive or self._draining or self.parser.buffered:
+        elif not self.parser.keep_alive or self.draining or self.parser.buffered:
             self.close()
         else:
-            self._kept = True
             self.wire.resume()
             self.changed(self)
 
@@ -94,8 +101,8 @@ class Http1Session:
 
     def received(self, data: bytes) -> None:
         """Parse."""
-        if self._exchange is None:
-            self._end("bytes that nobody asked for")
+        if self._exchange is None or self._sent_before == self.wire.sent:
+            self._end("bytes that nobody asked for")  # a 408 before it closes, for instance
             return
         try:
             self.parser.feed(data)
@@ -104,7 +111,7 @@ class Http1Session:
 
     def eof(self) -> None:
         """The endpoint closed."""
-        if self._exchange is not None:
+        if self._exchange is not None and not isinstance(self._lost("closed"), StaleConnection):
             try:
                 self.parser.eof()
             except ProtocolFault as fault:
@@ -128,22 +135,26 @@ class Http1Session:
             over.throw(failure)
 
     def _end(self, why: str) -> None:
-        over = self._over
-        again = over is not None and self._raced()
+        over, self._over = self._over, None
+        failure = self._lost(why)
         first = not self.closed
         self.closed = True
-        self.wire.close()
+        if self._exchange is not None and self._sent_before == self.wire.sent:
+            self.wire.abort()  # or the request would leave after all
+        else:
+            self.wire.close()
         if first:
             self.changed(self)
         if over is not None:
-            over.throw(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM, retryable=again))
+            over.throw(failure)
 
-    def _raced(self) -> bool:
-        """Whether a kept connection ended as a request came that may be sent again (RFC 9112 §9.3.1)."""
+    def _lost(self, why: str) -> Failure:
+        """What the loss of the connection means to the exchange under way."""
         exchange = self._exchange
-        if exchange is None or not self._kept or not self.parser.silent:
-            return False
-        return exchange.body is None and exchange.request.method in _SAFE
+        if exchange is None or exchange.response is not None:
+            return Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM)
+        sent, quiet = self._sent_before != self.wire.sent, self.parser.silent
+        return lost_connection(why, exchange.request.method, sent=sent, used=self.begun > 1, quiet=quiet)
 
     # -- from the parser ------------------------------------------------------------------------------------
 
@@ -188,7 +199,7 @@ class Http1Session:
 
     def drain(self) -> None:
         """Take nothing new; close when the exchange under way is over."""
-        self._draining = True
+        self.draining = True
         if self._exchange is None:
             self.close()
 

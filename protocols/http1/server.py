@@ -13,6 +13,7 @@ from protocols.wire.connection import Connection as Wire
 from router.model.answers import err_header
 from router.model.body import Sink
 from router.model.exchange import Exchange
+from router.model.expiry import Expiries, Expiry
 from router.model.failure import Failure, Kind, client_gone
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
@@ -91,13 +92,20 @@ class Http1ServerConnection:
         self.parser = RequestParser(self, limits, b"https" if wire.secure else b"http")
         self.keep_alive = True
         self.closed = False
-        self._draining = False
+        self.draining = False
         self._exchange: Exchange | None = None
         self._strand: Strand | None = None
         self._source: Http1Source | None = None
         self._reply: Http1Reply | None = None
         self._done: Waiter[None] | None = None
         self._since: float | None = None  # when the first bytes of a head came that is not complete yet
+        self.begun = 0
+        self.expiry: Expiry | None = None
+
+    @property
+    def active(self) -> int:
+        """Whether an exchange is under way, or the head of one arrives."""
+        return int(self._exchange is not None or self.parser.buffered > 0)
 
     # -- from the wire --------------------------------------------------------------------------------------
 
@@ -166,7 +174,8 @@ class Http1ServerConnection:
         """A request begins: start its exchange."""
         if framing.upgrades and not framing.length and self._upgraded(head):
             return
-        self.keep_alive = framing.keep_alive and not self._draining
+        self.begun += 1
+        self.keep_alive = framing.keep_alive and not self.draining
         self._source = None
         if framing.chunked or framing.length:
             self._source = Http1Source(self.wire, self._continue if framing.expects else _nothing, self._stop_reading)
@@ -182,7 +191,7 @@ class Http1ServerConnection:
     def _upgraded(self, head: RequestHead) -> bool:
         """Give the connection to HTTP/2, where the client asks for that and there is one."""
         upgrade = self.context.upgrades.get(b"h2c")
-        settings = None if upgrade is None or self.wire.secure or self._draining else h2c_settings(head)
+        settings = None if upgrade is None or self.wire.secure or self.draining else h2c_settings(head)
         if upgrade is None or settings is None:
             return False
         self.closed = True
@@ -265,7 +274,7 @@ class Http1ServerConnection:
     def drain(self) -> None:
         """Say ``Connection: close`` with the next answer whose head has not left yet; idle, wait for a last request first,
         since one may be under way that its client could not safely send again."""
-        self._draining = True
+        self.draining = True
         if self._reply is not None and not self._reply.started:
             self.keep_alive = False
         else:
@@ -307,6 +316,7 @@ class Http1Server:
         self._connections: set[Http1ServerConnection] = set()
         self._draining = False
         self.refused = context.metrics.counter("malformed")
+        self.expiries = Expiries(context.host.timers, context.session, context.metrics)
 
     @property
     def connections(self) -> int:
@@ -324,6 +334,7 @@ class Http1Server:
     def adopt(self, wire: Wire, data: bytes, since: float) -> None:
         """Serve a connection of which ``data`` was read."""
         connection = Http1ServerConnection(wire, self.limits, self)
+        connection.expiry = self.expiries.watch(connection, lambda why: connection.drain())
         self._connections.add(connection)
         wire.start(connection)
         if self._draining:
@@ -339,6 +350,8 @@ class Http1Server:
 
     def gone(self, connection: Http1ServerConnection) -> None:
         """Called by a connection that is over."""
+        if connection.expiry is not None:
+            connection.expiry.close()
         self._connections.discard(connection)
 
     def drain(self) -> None:

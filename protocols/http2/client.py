@@ -15,10 +15,12 @@ from protocols.http2.frames import ConnectionFault
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed, response_head, trailer_fields
 from protocols.wire.connection import Connection as Wire
+from protocols.wire.connection import WireProtocol
 from protocols.wire.dial import dial
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead
+from router.model.stale import lost_connection
 from router.model.strand import Waiter
 from router.spi import ClientContext, Connect, Session
 
@@ -29,12 +31,14 @@ LAST_ID = frames.MAX_STREAM_ID // 4 * 3
 class ClientStream(Stream):
     """A stream that we opened: sink of the request, source of the response."""
 
-    __slots__ = ("exchange", "over")
+    __slots__ = ("exchange", "over", "sent_before", "woke")
 
     def __init__(self, conn: Http2Connection, stream_id: int, exchange: Exchange) -> None:
         super().__init__(conn, stream_id)
         self.exchange = exchange
         self.over: Waiter[None] = Waiter()
+        self.sent_before = conn.wire.sent  # what was written since has not left
+        self.woke = not conn.streams  # the connection was idle
 
     def push(self, chunk: bytes | memoryview, size: int, end: bool) -> None:
         sink = self.sink
@@ -103,6 +107,7 @@ class Http2Session(Http2Connection):
         self.changed: Callable[[Session], None] = _ignore
         self.greeted: Callable[[], None] = _nothing
         self.why = ""
+        self.calmed: Callable[[], None] = _nothing  # the peer complained about PINGs
         wire.write(frames.PREFACE)
         self.announce(extra={SettingCodes.ENABLE_PUSH: 0})
 
@@ -112,6 +117,16 @@ class Http2Session(Http2Connection):
         if self.draining or self.closed or self.next_id > LAST_ID:
             return 0
         return max(0, min(self.peer_streams, self.settings.streams) - len(self.streams))
+
+    @property
+    def active(self) -> int:
+        """How many streams are open."""
+        return len(self.streams)
+
+    @property
+    def begun(self) -> int:
+        """Rises with each stream."""
+        return self.next_id
 
     async def conduct(self, exchange: Exchange) -> None:
         """Open a stream, join the bodies, and wait for the end of the response."""
@@ -181,30 +196,36 @@ class Http2Session(Http2Connection):
     def _freed(self) -> None:
         if self.free:
             self.changed(self)
+        elif self.next_id > LAST_ID and not self.draining and not self.closed:
+            self.drain()
 
     # -- the end --------------------------------------------------------------------------------------------
 
     def on_goaway(self, last: int, code: int, why: bytes) -> None:
         """Streams above ``last`` were not processed, whatever the code: they can be sent again elsewhere (§6.8)."""
         self.draining = self.finishing = True
+        if code == ErrorCodes.ENHANCE_YOUR_CALM and why == b"too_many_pings":
+            self.calmed()
         text = f"refused by GOAWAY {code:#x} {why.decode('ascii', 'replace')}".rstrip()
         for stream in [stream for stream in self.streams.values() if stream.id > last]:
             stream.was_reset(Failure(Kind.RESET, text, Blame.UPSTREAM, code=ErrorCodes.REFUSED_STREAM, retryable=True))
         self.changed(self)
         self.close_if_done()
 
-    def drain(self) -> None:
+    def drain(self, why: str = "drain") -> None:
         """Take no new exchanges; close with the last one."""
         self.draining = self.finishing = True
         self.changed(self)
         self.close_if_done()
 
     def close(self) -> None:
-        """Close now."""
+        """Close now. What was written still leaves, so none of it is known not to have arrived."""
         if not self.closed:
+            self.closed = True
             self.wire.write(frames.goaway(0, ErrorCodes.NO_ERROR, "close"))
             self.wire.close()
-        self.lost("closed")
+            self._fail_streams(Failure(Kind.RESET, "connection to the endpoint closed", Blame.UPSTREAM))
+            self._tell()
 
     def close_if_done(self) -> None:
         if self.finishing and not self.streams and not self.closed:
@@ -213,14 +234,33 @@ class Http2Session(Http2Connection):
             self.wire.close()
             self.changed(self)
 
+    def eof(self) -> None:
+        """The endpoint closed: what has not left yet must not leave any more, since it is sent again elsewhere."""
+        self.wire.abort("closed by the endpoint")
+
     def lost(self, why: str) -> None:
         self.why = self.why or why
-        super().lost(why)
+        self.closed = True
+        for stream in list(self.streams.values()):
+            stream.was_reset(self._lost(stream, why))
+        self._tell()
+
+    def vanished(self, why: str) -> None:
+        """The endpoint does not answer: its exchanges fail as resets."""
+        self.closed = True
+        self._fail_streams(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM))
+        self.wire.abort(why)
+
+    def _tell(self) -> None:
         self.greeted()
         self.changed(self)
 
-    def lost_failure(self, why: str) -> Failure:
-        return Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM)
+    def _lost(self, stream: Stream, why: str) -> Failure:
+        """What the loss of the connection means to a stream."""
+        assert isinstance(stream, ClientStream)
+        sent, begun = stream.sent_before != self.wire.sent, stream.exchange.response is not None
+        method = stream.exchange.request.method
+        return lost_connection(why, method, sent=sent, used=stream.id > 1, quiet=stream.woke and not begun)
 
 
 def _ignore(_: Session) -> None:
@@ -231,15 +271,21 @@ def _nothing() -> None:
     pass
 
 
-def connector(settings: Settings, context: ClientContext) -> Connect:
-    """How the pool opens sessions. A session is ready with the peer's first SETTINGS, so that its limit is known."""
+Watch = Callable[[Http2Session, "tuple[str, int]"], WireProtocol]
+
+
+def connector(settings: Settings, context: ClientContext, watch: Watch | None = None) -> Connect:
+    """How the pool opens sessions. A session is ready with the peer's first SETTINGS, so that its limit is known.
+
+    ``watch`` puts something between a session and its wire.
+    """
 
     async def open_session(host: str, port: int) -> Session:
         wire = await dial(context.poller, context.host.timers, host, port, context.tls, insist=True)
         session = Http2Session(wire, settings)
         greeted = trio.Event()
         session.greeted = greeted.set
-        wire.start(session)
+        wire.start(session if watch is None else watch(session, (host, port)))
         try:
             await greeted.wait()
         except trio.Cancelled:

@@ -25,8 +25,8 @@ def _ratio(instance: object, attribute: attrs.Attribute[Any], value: float) -> N
 
 
 @attrs.frozen
-class ClientConfig:
-    """Keys of an ``h2`` client. ``windowUpdateRatio`` has no effect: credit is given by the rule of ``stream.py``."""
+class Common:
+    """Keys of ``h2`` servers and clients. ``windowUpdateRatio`` has no effect: credit is given by the rule of ``stream.py``."""
 
     initial_stream_window_bytes: int = attrs.field(default=65535, validator=_between(1, frames.MAX_WINDOW))
     max_frame_bytes: int = attrs.field(default=16384, validator=_between(16384, (1 << 24) - 1))
@@ -50,7 +50,23 @@ class ClientConfig:
 
 
 @attrs.frozen
-class ServerConfig(ClientConfig):
+class Keepalive:
+    """``keepalive``, waypost's own, in gRPC's words: a PING after ``timeMs`` without a byte, an answer within ``timeoutMs``."""
+
+    time_ms: int = attrs.field(validator=_between(100, 7_200_000))
+    timeout_ms: int = attrs.field(default=20_000, validator=_between(10, 600_000))
+    without_calls: bool = False
+
+
+@attrs.frozen
+class ClientConfig(Common):
+    """Keys of an ``h2`` client."""
+
+    keepalive: Keepalive | None = None
+
+
+@attrs.frozen
+class ServerConfig(Common):
     """Keys of an ``h2`` server. ``abuse`` is waypost's own."""
 
     max_concurrent_streams_per_connection: int = attrs.field(default=1000, validator=_between(1, 1_000_000))

@@ -547,11 +547,11 @@ class Http2Connection:
         self.draining = self.finishing = True
         self.close_if_done()
 
-    def drain(self) -> None:
+    def drain(self, why: str = "drain") -> None:
         """Finish in two steps (rule 6)."""
         if not self.draining and not self.closed:
             self.draining = True
-            self.wire.write(frames.goaway(frames.MAX_STREAM_ID, ErrorCodes.NO_ERROR, "drain"))
+            self.wire.write(frames.goaway(frames.MAX_STREAM_ID, ErrorCodes.NO_ERROR, why))
             self.wire.write(frames.ping(_DRAIN_PING, ack=False))
 
     def _drained_round_trip(self) -> None:

@@ -25,6 +25,7 @@ from protocols.wire.guard import Guard, Pace, Watch
 from router.model.abuse import expired
 from router.model.body import Sink
 from router.model.exchange import Exchange
+from router.model.expiry import Expiries, Expiry
 from router.model.failure import Blame, Failure, Kind, client_gone
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
@@ -35,6 +36,8 @@ DRAIN_ROUND_TRIP = 5.0
 MAX_UNSENT = 1 << 20
 _SLOW_BODY = "a request body that hardly comes"
 _SLOW_READER = "answers that are hardly taken"
+# What GOAWAY says of why, in the words of gRPC's servers.
+_EXPIRED = {"idle": "max_idle", "lifetime": "max_age"}
 
 
 class ServerStream(Stream):
@@ -140,6 +143,17 @@ class Http2ServerConnection(Http2Connection):
         self._greeted = False
         self._since: float | None = None  # when the first bytes of a header block came that is not complete yet
         self._announced = False
+        self.expiry: Expiry | None = None
+
+    @property
+    def active(self) -> int:
+        """How many streams are open."""
+        return len(self.streams)
+
+    @property
+    def begun(self) -> int:
+        """Rises with each stream."""
+        return self.last_peer_id
 
     def received(self, data: bytes) -> None:
         if not self._greeted:
@@ -397,9 +411,9 @@ class Http2ServerConnection(Http2Connection):
 
     # -- the end --------------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
+    def drain(self, why: str = "drain") -> None:
         self._introduce()
-        super().drain()
+        super().drain(why)
         self.context.host.timers.after(DRAIN_ROUND_TRIP, self._drain_anyway)
 
     def _drain_anyway(self, _: Any) -> None:
@@ -429,6 +443,7 @@ class Http2Server:
         self._connections: set[Http2ServerConnection] = set()
         self._draining = False
         context.upgrades[b"h2c"] = self.upgrade
+        self.expiries = Expiries(context.host.timers, context.session, context.metrics)
 
     @property
     def connections(self) -> int:
@@ -464,6 +479,7 @@ class Http2Server:
 
     def _adopt(self, wire: Wire, since: float) -> Http2ServerConnection:
         connection = Http2ServerConnection(wire, self.settings, self, since)
+        connection.expiry = self.expiries.watch(connection, lambda why: connection.drain(_EXPIRED[why]))
         self._connections.add(connection)
         wire.start(connection)
         if self._draining:
@@ -477,6 +493,8 @@ class Http2Server:
 
     def gone(self, connection: Http2ServerConnection) -> None:
         """Called by a connection that is over."""
+        if connection.expiry is not None:
+            connection.expiry.close()
         self._connections.discard(connection)
 
     def drain(self) -> None:

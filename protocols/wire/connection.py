@@ -14,6 +14,8 @@ Theory of operation
 4. A protocol that got more in a read than it wants to do at a time asks to be called ``again``: nothing more is read until
    it was, with no new data, in the poller's next turn.
 5. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
+6. What was written since ``sent`` last changed has not left, which is how a protocol can prove that a request never reached an
+   endpoint: it ``abort``s, and the request never will.
 """
 
 from __future__ import annotations
@@ -231,9 +233,9 @@ class Connection:
     def _lingered(self, _: object) -> None:
         self._end("closed with unsent bytes")
 
-    def abort(self) -> None:
+    def abort(self, why: str = "aborted") -> None:
         """Close now; what is unsent is lost."""
-        self._end("aborted")
+        self._end(why)
 
     def _end(self, why: str) -> None:
         if self.gone:

@@ -23,7 +23,8 @@ import attrs
 from dtab import Bound, Dtab, Failed, Leaf, NameTree, Ok, Path, State, Union
 from router.balance.balancer import Balancer
 from router.balance.breaker import BreakerSettings, BreakerStats
-from router.balance.pool import Pool
+from router.balance.pool import Pool, PoolSettings
+from router.balance.pool_stats import PoolStats
 from router.balance.roster import Roster
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
@@ -75,8 +76,7 @@ class ClientSettings:
     accrual: Callable[[], Accrual] | None = None
     fail_fast: bool = False
     roster: Roster = attrs.field(factory=Roster)
-    per_connection: int = 1
-    max_connections: int = 4096
+    pool: PoolSettings = attrs.field(factory=PoolSettings)
     modules: tuple[Module, ...] = ()
     forward_client_cert: bool = False
 
@@ -335,9 +335,10 @@ class RouterCore:
         configured = self.settings.client(bound.id)
         metrics = self.settings.metrics.scope("client", bound.id.show().lstrip("/"))
 
+        pool_stats = PoolStats(metrics, bound.id.show())
+
         def make_pool(endpoint: Any) -> Pool:
-            address = (endpoint.host, endpoint.port)
-            return Pool(self.host, configured.connect, address, configured.per_connection, configured.max_connections, metrics)
+            return Pool(self.host, configured.connect, (endpoint.host, endpoint.port), configured.pool, pool_stats)
 
         breakers = None
         if configured.accrual is not None:

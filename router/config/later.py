@@ -18,14 +18,13 @@ LATER: dict[str, frozenset[str]] = {
     ),
     "server": frozenset(
         (
-            "announce", "clearContext", "serverSession", "timeoutMs", _SOCKET,
+            "announce", "clearContext", "timeoutMs", _SOCKET,
             "addForwardedHeader", "timestampHeader", "thriftFramed", "label",
         )
     ),
     "client": frozenset(
         (
-            "hostConnectionPool", "clientSession", _SOCKET,
-            "requestAuthorizers", "thriftFramed", "attemptTTwitterUpgrade",
+            _SOCKET, "requestAuthorizers", "thriftFramed", "attemptTTwitterUpgrade",
         )
     ),
     "plugin": frozenset(("transformers",)),

@@ -115,6 +115,25 @@ class BindingCache:
 
 
 @attrs.frozen
+class SessionConfig:
+    """``serverSession`` and ``clientSession``: how long a connection may be idle, and live."""
+
+    idle_time_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    life_time_ms: int | None = attrs.field(default=None, validator=at_least(1))
+
+
+@attrs.frozen
+class HostConnectionPool:
+    """``hostConnectionPool``: the connections to one endpoint. ``min_size``: how many idleness does not close. None: the
+    protocol's own."""
+
+    min_size: int = attrs.field(default=0, validator=at_least(0))
+    max_size: int | None = attrs.field(default=None, validator=at_least(1))
+    idle_time_ms: int | None = attrs.field(default=None, validator=at_least(1))
+    max_waiters: int = attrs.field(default=10_000, validator=at_least(0))
+
+
+@attrs.frozen
 class ServerBase:
     """Keys of ``servers`` in every protocol."""
 
@@ -123,6 +142,7 @@ class ServerBase:
     tls: ServerTls | None = None
     max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
     max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
+    server_session: SessionConfig = attrs.field(factory=SessionConfig)
 
 
 @attrs.frozen
@@ -196,8 +216,9 @@ class AdaptiveConcurrency:
 
 @attrs.frozen
 class ClientBase:
-    """Keys of ``client``. waypost's own are ``protocol``, what is spoken to the endpoints (by default the router's), and the
-    limits: of requests under way, of those that wait (``max_pending_requests``), and the adaptive one."""
+    """Keys of ``client``. waypost's own are ``protocol``, what is spoken to the endpoints (by default the router's), the limits
+    (of requests under way, of those that wait: ``max_pending_requests``, and the adaptive one), and ``connect_timeout_ms``;
+    its default is Finagle's."""
 
     load_balancer: Any = attrs.field(default=None, metadata={"plugin": "balancer"})
     failure_accrual: Any = attrs.field(default=None, metadata={"plugin": "accrual"})
@@ -207,6 +228,9 @@ class ClientBase:
     max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
     max_pending_requests: int = attrs.field(default=0, validator=between(0, 100_000))
     adaptive_concurrency: AdaptiveConcurrency | None = attrs.field(default=None, validator=ordered)
+    connect_timeout_ms: int = attrs.field(default=1000, validator=between(1, 600_000))
+    host_connection_pool: HostConnectionPool = attrs.field(factory=HostConnectionPool)
+    client_session: SessionConfig = attrs.field(factory=SessionConfig)
     protocol: str | None = attrs.field(default=None, metadata={"names": "protocol"})
     tls: ClientTls | None = None
     forward_client_cert: bool = False

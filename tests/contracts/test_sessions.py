@@ -16,6 +16,7 @@ from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead
 from router.model.host import Host
 from router.model.metrics import Metrics
+from router.model.stale import StaleConnection
 from router.spi import ClientContext, Session
 from tests.contracts.conftest import REGISTRY
 from tests.support import h1, h2peer
@@ -33,8 +34,8 @@ class Rig:
     changes: list[tuple[bool, int]]
     endpoint: Any
 
-    def call(self, path: bytes = b"/echo") -> Call:
-        return Call(self.host, self.session.conduct, RequestHead(b"GET", b"http", b"web", path))
+    def call(self, path: bytes = b"/echo", method: bytes = b"GET") -> Call:
+        return Call(self.host, self.session.conduct, RequestHead(method, b"http", b"web", path))
 
 
 async def over(call: Call) -> Call:
@@ -204,3 +205,61 @@ async def test_a_cancelled_exchange_ends_at_once_and_gives_its_place_back(kind: 
         assert call.failure is not None
         assert call.failure.kind is Kind.DEADLINE
         assert made.session.closed or made.session.free == free
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+async def test_it_says_what_is_under_way_and_that_something_was(kind: str) -> None:
+    async with rig(kind) as made:
+        assert (made.session.active, made.session.draining) == (0, False)
+        begun = made.session.begun
+        call = made.call()
+        assert made.session.active == 1
+        assert made.session.begun > begun
+        await over(call)
+        assert made.session.active == 0
+        made.session.drain()
+        assert made.session.draining
+
+
+# -- an endpoint that closes while a request is given to it ----------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@pytest.mark.parametrize("kind", PROTOCOLS)
+async def test_a_request_that_never_left_can_be_repeated_and_never_leaves(kind: str, method: bytes) -> None:
+    async with rig(kind) as made:
+        await over(made.call())
+        made.endpoint.socket.shutdown(1)  # its half only: it could still read
+        call = made.call(method=method)
+        await over(call)
+        assert isinstance(call.failure, StaleConnection)
+        assert not call.failure.sent
+        assert made.session.closed
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.changes[-1] == (True, 0)
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+async def test_the_first_request_that_never_left_is_retryable_but_its_connection_is_not_called_stale(kind: str) -> None:
+    async with rig(kind) as made:
+        made.endpoint.socket.shutdown(1)
+        call = made.call()
+        await over(call)
+        assert call.failure is not None
+        assert not isinstance(call.failure, StaleConnection)
+        assert (call.failure.kind, call.failure.retryable) == (Kind.RESET, True)
+
+
+@pytest.mark.parametrize(("method", "stale"), [(b"GET", True), (b"HEAD", True), (b"DELETE", False), (b"POST", False)])
+@pytest.mark.parametrize("kind", PROTOCOLS)
+async def test_what_may_have_arrived_can_be_repeated_where_that_is_safe(kind: str, method: bytes, stale: bool) -> None:
+    async with rig(kind) as made:
+        await over(made.call())
+        call = made.call(b"/silence", method)
+        await trio.testing.wait_all_tasks_blocked()
+        await made.endpoint.aclose()
+        await over(call)
+        assert call.failure is not None
+        assert (isinstance(call.failure, StaleConnection), call.failure.retryable) == (stale, stale)
+        if isinstance(call.failure, StaleConnection):
+            assert call.failure.sent

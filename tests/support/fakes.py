@@ -128,6 +128,7 @@ class FakeSession:
         self.limit = limit
         self.closed = False
         self.draining = False
+        self.begun = 0
         self.changed: Callable[[Any], None] = lambda session: None
         self.running: list[Waiter[None]] = []
 
@@ -135,16 +136,24 @@ class FakeSession:
     def free(self) -> int:
         return 0 if self.closed or self.draining else self.limit - len(self.running)
 
+    @property
+    def active(self) -> int:
+        return len(self.running)
+
     async def conduct(self, exchange: Exchange) -> None:
+        assert self.free, "a session was given more than it has room for"
         waiter: Waiter[None] = Waiter()
         self.running.append(waiter)
+        self.begun += 1
         try:
             await waiter
             exchange.conclude(())
             exchange.respond(ResponseHead(200), True)
         finally:
             self.running.remove(waiter)
-            if self.free:
+            if self.draining and not self.running:
+                self.close()
+            elif self.free:
                 self.changed(self)
 
     def finish(self) -> None:
@@ -152,6 +161,10 @@ class FakeSession:
 
     def drain(self) -> None:
         self.draining = True
+        if self.running:
+            self.changed(self)
+        else:
+            self.close()
 
     def close(self) -> None:
         if not self.closed:

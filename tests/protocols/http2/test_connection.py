@@ -73,6 +73,7 @@ class FakeWire:
 
     def take(self) -> bytes:
         data, self.out = bytes(self.out), bytearray()
+        self.sent += len(data)
         return data
 
     def frames(self) -> list[Frame]:
@@ -763,3 +764,43 @@ def test_data_under_way_to_many_streams_that_we_reset_is_no_fault() -> None:
     assert not front.conn.closed
     assert counted(front) == {}
     assert front.conn.uncredited() == 0
+
+
+def test_a_limit_that_shrinks_to_nothing_and_grows_again() -> None:
+    back = Back()
+    changes: list[int] = []
+    back.start()
+    back.talk()
+    back.session.changed = lambda session: changes.append(session.free)
+    for limit, free in ((1, 0), (0, 0), (1, 0), (3, 2)):
+        back.session.received(SettingsFrame(0, settings={3: limit}).serialize())
+        assert back.session.free == free
+    assert changes == [2]
+    back.server.send_headers(1, [(b":status", b"200")], end_stream=True)
+    back.talk()
+    assert back.session.free == 3
+
+
+def test_a_session_that_runs_out_of_stream_ids_takes_nothing_new_and_ends_with_its_last_stream() -> None:
+    back = Back()
+    back.start()
+    back.talk()
+    back.session.next_id = 2**31 // 4 * 3 - 1
+    exchange, reply = back.start()
+    assert (back.session.free, back.session.closed) == (0, False)
+    back.talk()
+    back.server.send_headers(1, [(b":status", b"200")], end_stream=True)
+    back.talk()
+    assert (back.session.draining, back.session.closed) == (True, False)
+    back.server.send_headers(2**31 // 4 * 3 - 1, [(b":status", b"200")], end_stream=True)
+    back.talk()
+    assert exchange.complete
+    assert reply.head is not None
+    assert back.session.closed
+
+
+def test_closing_a_session_calls_nothing_repeatable() -> None:
+    back = Back()
+    back.start()
+    back.session.close()
+    assert [(failure.kind, failure.retryable) for failure in back.failures] == [(Kind.RESET, False)]

@@ -18,7 +18,8 @@ from support.fakes import Call, FakeHost, FakeSession, answering
 from dtab import AddrBound, AddrFailed, AddrNeg, AddrPending, Endpoint, Failed, Ok, Source
 from router.balance import p2c
 from router.balance.balancer import Balancer
-from router.balance.pool import Pool
+from router.balance.pool import Pool, PoolSettings
+from router.balance.pool_stats import PoolStats
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
@@ -55,7 +56,8 @@ class Connecting:
 
 def pool(nursery: trio.Nursery, connecting: Any, per_connection: int = 1, limit: int = 10) -> Pool:
     host = Host(nursery)
-    return Pool(host, connecting, ("127.0.0.1", 1), per_connection, limit, Metrics())
+    settings = PoolSettings(per_connection, limit)
+    return Pool(host, connecting, ("127.0.0.1", 1), settings, PoolStats(Metrics()))
 
 
 async def settle() -> None:

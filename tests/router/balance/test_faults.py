@@ -22,7 +22,8 @@ from dtab import AddrBound, Endpoint, Ok, Source, read_path
 from router.balance import balancer as balancers
 from router.balance import p2c
 from router.balance.balancer import Balancer
-from router.balance.pool import Pool
+from router.balance.pool import Pool, PoolSettings
+from router.balance.pool_stats import PoolStats
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
@@ -50,36 +51,39 @@ class Scripted:
 
 def pool(nursery: trio.Nursery, connect: Any, per_connection: int = 1, limit: int = 10) -> tuple[Pool, Any]:
     host = Host(nursery)
-    return Pool(host, connect, ("127.0.0.1", 1), per_connection, limit, Metrics()), host
+    pool_settings = PoolSettings(per_connection, limit)
+    return Pool(host, connect, ("127.0.0.1", 1), pool_settings, PoolStats(Metrics())), host
 
 
 async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_one_failed_connection_of_many_fails_one_exchange(nursery: trio.Nursery) -> None:
-    connect = Scripted(OSError(111, "refused"), 1, 1, 1)
+async def test_the_first_connection_that_fails_fails_those_who_wait_for_it(nursery: trio.Nursery) -> None:
+    connect = Scripted(OSError(111, "refused"))
     made, host = pool(nursery, connect)
     calls = [Call(host, made.conduct) for _ in range(4)]
     await settle()
-    for session in connect.sessions:
-        session.finish()
-    assert [call.failure is not None for call in calls].count(True) == 1
-    assert all(call.done for call in calls)
-    assert made.waiting == 0
+    assert [call.failure is not None for call in calls].count(True) == 4
+    assert (made.waiting, made.connecting, connect.script) == (0, 0, [])
 
 
-async def test_a_failed_connection_fails_those_beyond_what_the_others_will_carry(nursery: trio.Nursery) -> None:
-    connect = Scripted(OSError(111, "refused"), 2)
+async def test_a_failed_connection_fails_nobody_while_others_serve(nursery: trio.Nursery) -> None:
+    connect = Scripted(2, OSError(111, "refused"))
     made, host = pool(nursery, connect, per_connection=2, limit=2)
     calls = [Call(host, made.conduct) for _ in range(3)]
     await settle()
+    assert made.waiting == 1
+    connect.sessions[0].finish()
+    assert (len(connect.sessions[0].running), made.waiting) == (2, 0)
     while connect.sessions[0].running:
         connect.sessions[0].finish()
-    assert [call.failure is not None for call in calls].count(True) == 1
+    assert all(call.done and call.failure is None for call in calls)
 
 
-async def test_a_bug_in_a_protocols_connect_ends_the_exchange_and_not_the_worker(nursery: trio.Nursery) -> None:
+async def test_a_bug_in_a_protocols_connect_ends_the_exchange_and_not_the_worker(
+    nursery: trio.Nursery, autojump_clock: Any
+) -> None:
     made, host = pool(nursery, Scripted(ValueError("a bug"), 1))
     seen: list[Exception] = []
     host.on_crash = seen.append
@@ -88,6 +92,7 @@ async def test_a_bug_in_a_protocols_connect_ends_the_exchange_and_not_the_worker
     assert call.failure is not None
     assert call.failure.kind is Kind.CONNECT
     assert [type(error) for error in seen] == [ValueError]
+    await trio.sleep(0.11)  # the back-off
     again = Call(host, made.conduct)
     await settle()
     assert not again.done  # it runs: the pool went on
@@ -98,7 +103,7 @@ async def test_a_closed_pool_refuses_at_once(nursery: trio.Nursery) -> None:
     made.close()
     call = Call(host, made.conduct)
     assert call.failure is not None
-    assert (call.failure.kind, call.failure.retryable) == (Kind.NO_ENDPOINTS, True)
+    assert (call.failure.kind, call.failure.retryable) == (Kind.CONNECT, True)
 
 
 async def test_a_pool_closed_while_it_connects_closes_what_comes(nursery: trio.Nursery) -> None:
