@@ -7,7 +7,7 @@ attributes are the YAML keys in snake case (``root_dir`` is written ``rootDir``)
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import random
 from typing import Any, Protocol
 
@@ -168,6 +168,26 @@ class Accrual:
 
     policy: Callable[[], AccrualPolicy]
     backoff: Backoff
+
+
+# -- telemeters: make(config, TelemeterContext) -> Telemeter, in the supervisor ----------------------------------
+
+
+@attrs.frozen
+class TelemeterContext:
+    """``snapshot()``: all metrics of all workers now, and the histograms of the last minute, both as
+    ``router.telemeters.snapshot.Snapshot``."""
+
+    snapshot: Callable[[], Awaitable[tuple[Any, Any]]]
+
+
+@attrs.frozen
+class Telemeter:
+    """``endpoints``: by path of the admin interface, what makes its text of a request's Host. ``run`` pushes until cancelled;
+    what it raises is told, and it is started again."""
+
+    endpoints: Mapping[str, Callable[[str], Awaitable[str]]] = attrs.field(factory=dict)
+    run: Callable[[], Awaitable[None]] | None = None
 
 
 # -- protocols: the plugin's ``make`` returns a ProtocolPlugin (config and context are None) --------------------

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from router import __version__
 from router.admin import control, metrics, state
-from router.admin.answers import as_json, error
+from router.admin.answers import as_json, error, text
 from router.admin.openapi import POSTED, document
 from router.admin.page import overview
 from router.admin.requests import Endpoint
@@ -47,7 +47,8 @@ def application(supervisor: Supervisor) -> Starlette:
     }
     room = trio.CapacityLimiter(MAX_REQUESTS)
     routes = [Route(path, _guarded(supervisor, room, endpoint), methods=_methods(path)) for path, endpoint in found.items()]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug})
+    not_routed = partial(_http_error, _guarded(supervisor, room, partial(_telemeters, supervisor)), supervisor)
+    return Starlette(routes=routes, exception_handlers={HTTPException: not_routed, Exception: _bug})
 
 
 def _methods(path: str) -> list[str]:
@@ -62,7 +63,7 @@ def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpo
         if generation is None:
             return error(503, "not started yet")
         if not Gate(generation.config.admin.security).allows(request.url.path):
-            raise HTTPException(404)
+            return error(404, "Not Found")
         if request.method == "POST" and from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
             return error(403, "a page of another origin must not change anything here")
         try:
@@ -77,12 +78,20 @@ def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpo
     return guarded
 
 
+async def _telemeters(supervisor: Supervisor, request: Request) -> Response:
+    """What the configured telemeters serve, where they were told to."""
+    return text(await supervisor.telemetry.endpoints[request.url.path](request.headers.get("host", "localhost")))
+
+
 async def _openapi(request: Request) -> Response:
     return as_json(document(__version__))
 
 
-async def _http_error(request: Request, problem: Exception) -> Response:
+async def _http_error(telemeters: Endpoint, supervisor: Supervisor, request: Request, problem: Exception) -> Response:
+    """An error, unless a telemeter was told to serve where nothing else is."""
     assert isinstance(problem, HTTPException)
+    if problem.status_code == 404 and request.method == "GET" and request.url.path in supervisor.telemetry.endpoints:
+        return await telemeters(request)
     answer = error(problem.status_code, str(problem.detail))
     answer.headers.update(problem.headers or {})
     return answer

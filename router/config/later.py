@@ -7,7 +7,7 @@ from __future__ import annotations
 
 _SOCKET = "socketOptions"
 LATER: dict[str, frozenset[str]] = {
-    "config": frozenset(("telemetry",)),
+    "config": frozenset(),
     "admin": frozenset(("httpIdentifierPort", "tls", _SOCKET)),
     "router": frozenset(
         (
@@ -31,6 +31,7 @@ LATER: dict[str, frozenset[str]] = {
 }  # fmt: skip
 
 KINDS: dict[str, frozenset[str]] = {
+    "telemeter": frozenset(("io.l5d.zipkin", "io.l5d.tracelog", "io.l5d.recentRequests")),
     "protocol": frozenset(("thrift", "mux", "thriftmux")),
     "identifier": frozenset(("io.l5d.ingress", "io.l5d.k8s.istio")),
     "namer": frozenset(

@@ -94,20 +94,22 @@ class _Loader:
         if NAMERD_KEYS & set(found):
             reader.problem(root, "this is a configuration of namerd, not of linkerd: it has no routers", "")
             return None
-        values = reader.given(root, "config", "", _Top, skip=("routers", "namers"))
+        values = reader.given(root, "config", "", _Top, skip=("routers", "namers", "telemetry"))
         if "routers" not in found:
             reader.problem(root, "no routers: a configuration needs at least one", "")
             return None
         routers = self._routers(found["routers"][1])
-        namers = self._namers(found["namers"][1]) if "namers" in found else []
-        if values is None or INVALID in routers or INVALID in namers:
+        namers = self._plugins("namer", found["namers"][1], "namers") if "namers" in found else []
+        telemeters = self._plugins("telemeter", found["telemetry"][1], "telemetry") if "telemetry" in found else []
+        if values is None or INVALID in routers or INVALID in (*namers, *telemeters):
             return None
-        return Config(tuple(routers), tuple(namers), values.get("admin", Admin()), values.get("workers", 1))
+        admin, workers = values.get("admin", Admin()), values.get("workers", 1)
+        return Config(tuple(routers), tuple(namers), admin, workers, tuple(telemeters))
 
-    def _namers(self, node: Any) -> list[Any]:
+    def _plugins(self, category: str, node: Any, where: str) -> list[Any]:
         if not nodes.is_sequence(node):
-            return [self.reader.problem(node, f"expected a list, got {nodes.kind_of(nodes.scalar(node))}", "namers")]
-        return [self.reader.plugin("namer", part, f"namers.{at}") for at, part in enumerate(nodes.items(node))]
+            return [self.reader.problem(node, f"expected a list, got {nodes.kind_of(nodes.scalar(node))}", where)]
+        return [self.reader.plugin(category, part, f"{where}.{at}") for at, part in enumerate(nodes.items(node))]
 
     # -- routers --------------------------------------------------------------------------------------------
 

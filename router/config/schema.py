@@ -300,6 +300,7 @@ class Config:
     namers: tuple[Chosen, ...]
     admin: Admin
     workers: int | str = 1
+    telemeters: tuple[Chosen, ...] = ()
 
     @property
     def worker_processes(self) -> int:

@@ -32,6 +32,7 @@ from router.serve.door import AdminDoor, ServeAdmin
 from router.serve.gather import Gatherer
 from router.serve.slot import Plan, Slot, StartError
 from router.serve.sockets import Key, close_others, open_missing
+from router.serve.telemetry import Telemetry
 
 log = logging.getLogger("waypost.supervisor")
 
@@ -84,6 +85,7 @@ class Supervisor:
         self.gatherer = Gatherer(self)
         self.stopping = trio.Event()
         self.admin = AdminDoor(admin, self)
+        self.telemetry = Telemetry(self)
         self._load = load
         self._log_level = log_level
         self._inherited = dict(inherited)
@@ -106,7 +108,9 @@ class Supervisor:
                 self.admin.open(loaded.config.admin)
                 self.generation = await self._begin(loaded, self._inherited)
                 close_others(self._inherited, self.generation.sockets)
+                self.telemetry.use(loaded.config.telemeters)
                 self._nursery.start_soon(self.admin.run)
+                self._nursery.start_soon(self.telemetry.run)
                 task_status.started(self.generation)
                 await self.gatherer.run()
         finally:
@@ -190,6 +194,7 @@ class Supervisor:
         except StartError as error:
             raise ReloadError(str(error)) from error
         self.generation = new
+        self.telemetry.use(loaded.config.telemeters)
         close_others(old.sockets, new.sockets)
         self.draining.append(old)
         self._nursery.start_soon(self._retire, old)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import attrs
+
+from router.spi import Plugin, Telemeter, TelemeterContext
 from router.telemeters.linkerd_json import summary
 from router.telemeters.names import Labelled, labelled
 from router.telemeters.snapshot import Snapshot
@@ -30,3 +33,20 @@ def _head(parts: Labelled, host: str) -> str:
     tags = {"host": host, **parts.labels}
     measurement = ":".join(parts.elements[:-1]) or "root"
     return ",".join([measurement.translate(_IN_TAGS), *[f"{tag}={value.translate(_IN_TAGS)}" for tag, value in tags.items()]])
+
+
+@attrs.frozen
+class Config:
+    """Nothing to configure."""
+
+
+def make(config: Config, context: TelemeterContext) -> Telemeter:
+    """The telemeter."""
+
+    async def lines(host: str) -> str:
+        return text(*await context.snapshot(), host)
+
+    return Telemeter({"/admin/metrics/influxdb": lines})
+
+
+PLUGIN = Plugin("io.l5d.influxdb", Config, make)

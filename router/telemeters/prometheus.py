@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import attrs
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from router.model.metrics import BOUNDS
+from router.spi import Plugin, Telemeter, TelemeterContext
 from router.telemeters.names import Labelled, labelled
 from router.telemeters.snapshot import Histogram, Snapshot
 
@@ -148,3 +150,31 @@ def _cumulative(histogram: Histogram, scale: float) -> list[tuple[str, float]]:
         if at % 2:
             out.append((f"{BOUNDS[at] * scale:.9g}", float(seen)))
     return [*out, ("+Inf", float(histogram.count))]
+
+
+# -- the telemeter -----------------------------------------------------------------------------------------------
+
+
+def _path(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not value.startswith("/"):
+        raise ValueError(f"must begin with a slash, not {value!r}")
+
+
+@attrs.frozen
+class Config:
+    """``path``: where Linkerd's text is served. ``prefix`` stands before every name."""
+
+    path: str = attrs.field(default="/admin/metrics/prometheus", validator=_path)
+    prefix: str = ""
+
+
+def make(config: Config, context: TelemeterContext) -> Telemeter:
+    """The telemeter."""
+
+    async def text(host: str) -> str:
+        return linkerd_text(*await context.snapshot(), config.prefix)
+
+    return Telemeter({config.path: text})
+
+
+PLUGIN = Plugin("io.l5d.prometheus", Config, make)

@@ -160,6 +160,17 @@ async def test_what_the_workers_know() -> None:
         assert {(event["worker"], event["event"]) for event in events} >= {(0, "endpoint_ejected"), (None, "reloaded")}
 
 
+async def test_telemeters_serve_where_they_were_told_to() -> None:
+    async with admin() as rig:
+        assert (await rig.ask("/elsewhere")).status == 404
+        text = TEXT + "telemetry: [{kind: io.l5d.prometheus, path: /elsewhere, prefix: lb_}]\n"
+        loaded = load_text(text, "test.yaml", Registry())
+        assert loaded.config is not None
+        rig.supervisor.telemetry.use(loaded.config.telemeters)
+        answer = await rig.ask("/elsewhere")
+        assert (answer.status, b"\nlb_supervisor:reloads 0\n" in answer.body) == (200, True)
+
+
 async def test_delegation() -> None:
     async with admin() as rig:
         tree = (await rig.ask("/delegator.json?namespace=web&path=/svc/a")).json
