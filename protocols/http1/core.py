@@ -19,11 +19,12 @@ from typing import Protocol
 
 import attrs
 
-from protocols.http1.rules import Framing, Known, ProtocolFault, parse_request, parse_response, parse_trailers
+from protocols.http1.rules import MAX_FIELDS, Framing, Known, ProtocolFault, parse_request, parse_response, parse_trailers
 from router.model.headers import Fields, RequestHead, ResponseHead
 
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 MAX_INFORMATIONAL = 32
+_PLAIN_SIZE = 15  # digits: a longer chunk line has an extension
 IDLE, LENGTH, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS, UNTIL_EOF, DONE = range(8)
 
 
@@ -34,12 +35,15 @@ def _bare_lf(buffer: bytes, at: int) -> bool:
 
 @attrs.frozen
 class Limits:
-    """Bytes: of the first line, of all headers together, of a chunk's line, of the trailers."""
+    """Bytes: of the first line, of all headers together, of a chunk's line, of the trailers, of all chunk extensions of a
+    message; ``fields``: how many headers."""
 
     line: int = 4096
     headers: int = 8192
     chunk_line: int = 256
     trailers: int = 8192
+    extensions: int = 16384
+    fields: int = MAX_FIELDS
 
 
 class Events(Protocol):
@@ -65,6 +69,7 @@ class Parser:
         self._buffer = b""
         self._at = 0
         self._left = 0
+        self._extensions = 0
         self._running = False
         self._skipped = False
         self._known = Known()
@@ -179,6 +184,7 @@ class Parser:
         self.keep_alive = framing.keep_alive
         self._left = framing.length
         if framing.chunked:
+            self._extensions = self.limits.extensions
             self.state = CHUNK_LINE
         elif framing.until_eof:
             self.state = UNTIL_EOF
@@ -211,6 +217,10 @@ class Parser:
         match = _chunk_line(buffer, at, end)
         if match is None:
             raise ProtocolFault(self.fault, "malformed chunk size")
+        if end - at > _PLAIN_SIZE:
+            self._extensions -= end - at
+            if self._extensions < 0:
+                raise ProtocolFault(self.fault, "too many chunk extensions")
         self._at = end + 2
         self._left = int(match[1], 16)
         self.state = CHUNK_DATA if self._left else TRAILERS
@@ -271,7 +281,7 @@ class RequestParser(Parser):
             _, head, framing = last
             head.shared = True
         else:
-            head, framing = parse_request(data, self._known, self.scheme)
+            head, framing = parse_request(data, self._known, self.scheme, most=self.limits.fields)
             self._last = (data, head, framing)
         self.begin(framing)
         self.events.on_request(head, framing)

@@ -20,7 +20,7 @@ HIGH = 65536
 class Http1Source(Source):
     """The body that comes in on a connection."""
 
-    __slots__ = ("_first", "_outstanding", "_paused", "on_stop", "wire")
+    __slots__ = ("_first", "_outstanding", "_paused", "moved", "on_stop", "wire")
 
     def __init__(self, wire: Wire, first: Callable[[], None], on_stop: Callable[[Failure | None], None]) -> None:
         super().__init__()
@@ -28,6 +28,7 @@ class Http1Source(Source):
         self.on_stop = on_stop
         self._first: Callable[[], None] | None = first
         self._outstanding = 0
+        self.moved = 0  # bytes that came
         self._paused = False
 
     def join(self, sink: object) -> None:
@@ -39,10 +40,16 @@ class Http1Source(Source):
 
     def push(self, chunk: Chunk, size: int, end: bool) -> None:
         self._outstanding += size
+        self.moved += size
         super().push(chunk, size, end)
         if self._outstanding > HIGH and not self._paused:
             self._paused = True
             self.wire.pause()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody wants the body, and more of it could come."""
+        return not self.ended and not self._paused and self._first is None
 
     def credit(self, size: int) -> None:
         self._outstanding -= size

@@ -8,7 +8,9 @@ import attrs
 
 from protocols.http1.client import connector
 from protocols.http1.core import Limits
+from protocols.http1.rules import MAX_FIELDS
 from protocols.http1.server import Http1Server
+from router.model.abuse import AbuseLimits, between
 from router.model.answers import render_http
 from router.spi import ClientContext, Connect, Plugin, ProtocolPlugin, Server, ServerContext
 
@@ -24,11 +26,19 @@ def _kilobytes(instance: object, attribute: attrs.Attribute[Any], value: int) ->
 
 
 @attrs.frozen
+class Http1Limits(AbuseLimits):
+    """The keys of ``abuse`` of an ``http`` server: :class:`AbuseLimits`', and how many headers a request may have."""
+
+    max_header_fields: int = attrs.field(default=MAX_FIELDS, validator=between(10, 10_000))
+
+
+@attrs.frozen
 class ServerConfig:
-    """Keys of an ``http`` server. Bytes in KB: of the request line, of all headers together."""
+    """Keys of an ``http`` server. Bytes in KB: of the request line, of all headers together. ``abuse`` is waypost's own."""
 
     max_initial_line_kb: int = attrs.field(default=4, validator=_kilobytes)
     max_headers_kb: int = attrs.field(default=8, validator=_kilobytes)
+    abuse: Http1Limits = attrs.field(factory=Http1Limits)
 
 
 @attrs.frozen
@@ -45,11 +55,12 @@ class ClientConfig:
 
 
 def _limits(config: ServerConfig) -> Limits:
-    return Limits(line=config.max_initial_line_kb * 1024, headers=config.max_headers_kb * 1024)
+    most = config.abuse.max_header_fields
+    return Limits(line=config.max_initial_line_kb * 1024, headers=config.max_headers_kb * 1024, fields=most)
 
 
 def _serve(config: ServerConfig, context: ServerContext) -> Server:
-    return Http1Server(_limits(config), context)
+    return Http1Server(_limits(config), context, config.abuse)
 
 
 def _connect(config: ClientConfig, context: ClientContext) -> Connect:

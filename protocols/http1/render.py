@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from protocols.http1.rules import NO_TRAILERS, is_request_start
+from protocols.http1.rules import is_request_start
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.headers import Fields, RequestHead, ResponseHead, plain_trailers
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 LAST_CHUNK = b"0\r\n\r\n"
@@ -67,7 +67,7 @@ def chunk_start(size: int) -> bytes:
 
 def last_chunk(trailers: Fields) -> bytes:
     """The end of a chunked body, with those trailers that may be there."""
-    trailers = tuple([field for field in trailers if field[0] not in NO_TRAILERS])
+    trailers = plain_trailers(trailers)
     if not trailers:
         return LAST_CHUNK
     return _join(b"0", trailers, b"")

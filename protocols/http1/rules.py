@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NoReturn
 
-from router.model.headers import Field, Fields, RequestHead, ResponseHead
+from router.model.headers import Field, Fields, RequestHead, ResponseHead, plain_trailers
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _request_line = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])").fullmatch
@@ -32,15 +32,6 @@ _COMMON = frozenset(
     b"set-cookie traceparent tracestate transfer-encoding user-agent vary via x-forwarded-for x-request-id".split()
 )
 _DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
-# Fields that a trailer section must not have (RFC 9110 §6.5.1): framing, routing, authentication, content.
-NO_TRAILERS = frozenset(
-    (
-        b"transfer-encoding", b"content-length", b"host", b"trailer", b"te", b"connection", b"keep-alive", b"upgrade",
-        b"proxy-connection", b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"content-encoding",
-        b"content-type", b"content-range", b"cache-control", b"expect", b"max-forwards", b"range", b"www-authenticate",
-        b"proxy-authenticate",
-    )
-)  # fmt: skip
 
 
 class ProtocolFault(Exception):  # noqa: N818 - the field's word
@@ -85,10 +76,10 @@ class Known(dict[bytes, Field]):
         return field
 
 
-def parse_fields(lines: list[bytes], fault: int, known: Known) -> list[Field]:
+def parse_fields(lines: list[bytes], fault: int, known: Known, most: int = MAX_FIELDS) -> list[Field]:
     """Header lines to fields, names in lower case."""
-    if len(lines) > MAX_FIELDS:
-        raise ProtocolFault(431 if fault == 400 else fault, f"more than {MAX_FIELDS} header fields")
+    if len(lines) > most:
+        raise ProtocolFault(431 if fault == 400 else fault, f"more than {most} header fields")
     try:
         return [known[line] for line in lines]
     except KeyError:
@@ -106,8 +97,8 @@ def _refuse(lines: list[bytes], fault: int) -> NoReturn:
     raise ProtocolFault(fault, f"malformed header line {_quoted(line[:64])}")
 
 
-def parse_request(data: bytes, known: Known, scheme: bytes = b"http") -> tuple[RequestHead, Framing]:
-    """The head of a request, without the empty line that ends it; ``scheme`` is the connection's.
+def parse_request(data: bytes, known: Known, scheme: bytes = b"http", *, most: int = MAX_FIELDS) -> tuple[RequestHead, Framing]:
+    """The head of a request, without the empty line that ends it; ``scheme`` is the connection's. At most ``most`` fields.
 
     Raises :class:`ProtocolFault`.
     """
@@ -119,7 +110,7 @@ def parse_request(data: bytes, known: Known, scheme: bytes = b"http") -> tuple[R
     if major != b"1":
         raise ProtocolFault(505, "this port speaks HTTP/1.1")
     version = (1, min(int(minor), 1))
-    fields = parse_fields(lines[1:], 400, known)
+    fields = parse_fields(lines[1:], 400, known, most)
     decisive = [field for field in fields if field[0] in _DECISIVE]
     framing, length = _framing(decisive, version, 400)
     authority, path = _target(method, target, [value for name, value in decisive if name == b"host"], version)
@@ -249,7 +240,7 @@ def parse_response(data: bytes, method: bytes, known: Known) -> tuple[ResponseHe
 
 def parse_trailers(lines: list[bytes], fault: int) -> Fields:
     """A trailer section; fields that have no business there are dropped."""
-    return tuple([field for field in parse_fields(lines, fault, Known()) if field[0] not in NO_TRAILERS])
+    return plain_trailers(parse_fields(lines, fault, Known()))
 
 
 def is_request(data: bytes) -> bool | None:

@@ -1,7 +1,11 @@
-"""The server role: one exchange at a time per connection, pipelined requests answered in order."""
+"""The server role: one exchange at a time per connection, pipelined requests answered in order.
+
+A client that does not read its answers gets no further ones; what it may take up otherwise: :mod:`protocols.wire.guard`.
+"""
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from protocols.http1 import render
@@ -10,16 +14,20 @@ from protocols.http1.halves import Http1Sink, Http1Source
 from protocols.http1.rules import Framing, ProtocolFault, is_request
 from protocols.http1.upgrade import SWITCHING, h2c_settings
 from protocols.wire.connection import Connection as Wire
+from protocols.wire.guard import Guard, Pace, Watch
+from router.model.abuse import AbuseLimits, expired
 from router.model.answers import err_header
 from router.model.body import Sink
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
 from router.model.failure import Failure, Kind, client_gone
-from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.headers import Field, Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
 from router.spi import ServerContext
 
 MAX_PIPELINED = 65536
+REQUESTS_PER_TURN = 64  # pipelined ones that are answered at once; the others wait while everybody else has a turn
+KINDS = ("connections", "idle", "head", "body", "stalled")
 LAST_CALL = 1.0  # seconds for which an idle connection that is to be closed still takes a request
 
 
@@ -85,7 +93,7 @@ class Http1Reply(Http1Sink):
 class Http1ServerConnection:
     """A client's connection: parser, the exchange under way, and what follows it."""
 
-    def __init__(self, wire: Wire, limits: Limits, server: Http1Server) -> None:
+    def __init__(self, wire: Wire, limits: Limits, server: Http1Server, since: float) -> None:
         self.wire = wire
         self.server = server
         self.context = server.context
@@ -101,6 +109,14 @@ class Http1ServerConnection:
         self._since: float | None = None  # when the first bytes of a head came that is not complete yet
         self.begun = 0
         self.expiry: Expiry | None = None
+        ours, guard = server.guard.limits, server.guard
+        self._free_since = since  # when such a head could have been read on, if not from its beginning
+        self._held = False  # the next request must wait
+        self._turn = 0
+        self._body_pace = Pace(ours.body_timeout_ms, ours.min_bytes_per_sec)
+        self._answer_pace = Pace(ours.stall_timeout_ms, ours.min_bytes_per_sec)
+        self._watch = Watch(guard.timers, guard.period, self._look)
+        self._watch.arm()
 
     @property
     def active(self) -> int:
@@ -113,14 +129,19 @@ class Http1ServerConnection:
         """Parse; refuse what cannot be parsed and close."""
         if self.closed:
             return
+        self._turn = REQUESTS_PER_TURN
+        if self._held:
+            self._next()
         try:
             self.parser.feed(data)
         except ProtocolFault as fault:
-            self._refuse(fault)
+            self._malformed(fault)
             return
         if self.parser.buffered:
             if self._since is None and self.parser.between:
                 self._since = self.context.host.timers.now()
+                if self._watch.timer is None:
+                    self._watch.arm()
             if self._exchange is not None and self.parser.buffered > MAX_PIPELINED:
                 self.wire.pause()
 
@@ -137,14 +158,22 @@ class Http1ServerConnection:
         """The socket drained."""
         if self._reply is not None:
             self._reply.release_credit()
+        elif self._held:
+            self.wire.resume()
+            self._next()
 
     def lost(self, why: str) -> None:
         """The connection is gone."""
+        self._watch.stop()
         if not self.closed:
             self.closed = True
             self.server.gone(self)
         if self._strand is not None:
             self._strand.cancel(client_gone(why))
+
+    def _malformed(self, fault: ProtocolFault) -> None:
+        self.server.refused.value += 1
+        self._refuse(fault)
 
     def _refuse(self, fault: ProtocolFault) -> None:
         """Answer a message that is none; what was under way is cut off."""
@@ -157,7 +186,6 @@ class Http1ServerConnection:
             if reply is not None:
                 reply.ended = True
             self.wire.write(_refusal(fault.status, text))
-        self.server.refused.value += 1
         if self._strand is not None:
             self._strand.cancel(Failure(Kind.MALFORMED, fault.why, client_gone("").blame))
         self._close()
@@ -175,6 +203,8 @@ class Http1ServerConnection:
         if framing.upgrades and not framing.length and self._upgraded(head):
             return
         self.begun += 1
+        if self._watch.timer is None:
+            self._watch.arm()
         self.keep_alive = framing.keep_alive and not self.draining
         self._source = None
         if framing.chunked or framing.length:
@@ -195,6 +225,7 @@ class Http1ServerConnection:
         if upgrade is None or settings is None:
             return False
         self.closed = True
+        self._watch.stop()
         self.server.gone(self)
         self.wire.write(SWITCHING)
         upgrade(self.wire, head, settings, self.parser.take())
@@ -265,11 +296,61 @@ class Http1ServerConnection:
         if not reply.ended or not self.keep_alive or unread:
             self._close()
             return
-        self.wire.resume()
+        if self._since is not None:
+            self._free_since = self.context.host.timers.now()
+        self._turn -= 1
+        if self.wire.congested:
+            self._held = True
+            self.wire.pause()
+        elif self._turn <= 0 and self.parser.buffered:
+            self._held = True
+            self.wire.again()
+        else:
+            self.wire.resume()
+            self._next()
+
+    def _next(self) -> None:
+        """Read the next request."""
+        self._held = False
         try:
             self.parser.resume()
         except ProtocolFault as fault:
-            self._refuse(fault)
+            self._malformed(fault)
+
+    # -- abuse ----------------------------------------------------------------------------------------------
+
+    def _look(self) -> bool:
+        """What is late by now? Returns whether to look again."""
+        now, guard = self.context.host.timers.now(), self.server.guard
+        self._answer_pace.begin()
+        self._body_pace.begin()
+        if self.wire.unsent and self._answer_pace.slow(0, self.wire.sent, now):
+            guard.abused("stalled", self.wire.peer, "an answer that is hardly taken")
+            self.wire.abort()
+        elif self.closed:
+            return False
+        elif self._exchange is not None:
+            self._look_at_body(now)
+        elif self._since is not None:
+            if expired(max(self._since, self._free_since), guard.limits.head_timeout_ms, now):
+                self._late("head", "a request head that does not come to its end")
+        elif not self.begun and expired(self._free_since, guard.limits.first_request_timeout_ms, now):
+            guard.count("idle")
+            self._close()
+        busy = self._exchange is not None or self._since is not None or self.wire.unsent > 0
+        return not self.closed and (busy or not self.begun)
+
+    def _look_at_body(self, now: float) -> None:
+        """A body that is waited for must come; once the answer has begun, both may take their time."""
+        source, reply = self._source, self._reply
+        if source is None or reply is None or reply.started or not source.awaited:
+            return
+        if self._body_pace.slow(0, source.moved, now):
+            self._late("body", "a request body that hardly comes")
+
+    def _late(self, kind: str, why: str) -> None:
+        self.server.guard.abused(kind, self.wire.peer, why)
+        self._refuse(ProtocolFault(408, why))
 
     def drain(self) -> None:
         """Say ``Connection: close`` with the next answer whose head has not left yet; idle, wait for a last request first,
@@ -292,25 +373,30 @@ def _nothing() -> None:
     pass
 
 
-def _refusal(status: int, text: str) -> bytes:
+def _refusal(status: int, text: str, *more: Field) -> bytes:
     """A whole response that ends the connection."""
     body = text.encode()
     fields = (
         (b"content-type", b"text/plain"),
         (b"l5d-err", err_header(text)),
         (b"content-length", b"%d" % len(body)),
+        *more,
         (b"connection", b"close"),
     )
     return render.response_head(ResponseHead(status, fields), b"") + body
+
+
+_TOO_MANY = _refusal(503, "too many connections", (b"retry-after", b"1"), (b"l5d-retryable", b"true"))
 
 
 class Http1Server:
     """The HTTP/1.1 connections of a listener."""
 
     alpn = "http/1.1"
-    patience = 10.0
 
-    def __init__(self, limits: Limits, context: ServerContext) -> None:
+    def __init__(self, limits: Limits, context: ServerContext, abuse: AbuseLimits) -> None:
+        self.guard = Guard(abuse, context.host, context.metrics, KINDS, context.metrics.path)
+        self.patience = min(abuse.head_timeout_ms or inf, abuse.first_request_timeout_ms or inf) / 1000
         self.limits = limits
         self.context = context
         self._connections: set[Http1ServerConnection] = set()
@@ -328,12 +414,15 @@ class Http1Server:
         return is_request(data)
 
     def admit(self, wire: Wire, connections: int, *, tell: bool) -> bool:
-        """There is room for every connection."""
-        return True
+        """Whether there is room for a new connection; above the limit it is answered with 503 before it asks."""
+        if connections < self.guard.max_connections:
+            return True
+        self.guard.refuse(wire, _TOO_MANY if tell else b"")
+        return False
 
     def adopt(self, wire: Wire, data: bytes, since: float) -> None:
-        """Serve a connection of which ``data`` was read."""
-        connection = Http1ServerConnection(wire, self.limits, self)
+        """Serve a connection that came at ``since``, and of which ``data`` was read."""
+        connection = Http1ServerConnection(wire, self.limits, self, since)
         connection.expiry = self.expiries.watch(connection, lambda why: connection.drain())
         self._connections.add(connection)
         wire.start(connection)

@@ -34,7 +34,7 @@ from h2.settings import SettingCodes
 from protocols.http2 import frames, limits
 from protocols.http2.codec import Block, Decoder, Encoder, HeaderCodecError
 from protocols.http2.frames import ConnectionFault, StreamFault
-from protocols.http2.limits import Allowance, Http2Limits
+from protocols.http2.limits import STREAM_COST, Allowance, Http2Limits
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed
 from protocols.wire.connection import Connection as Wire
@@ -99,6 +99,8 @@ class Http2Connection:
         self._block_end = False
         self._max_block = 2 * settings.list_size
         self._resets_kept = max(RESETS_KEPT, min(settings.streams, MAX_RESETS_KEPT))
+        self._per_turn = limits.TURN
+        self._pause = 0.0  # seconds before the next turn
         self._turn = 0  # units of work that are left of this turn
         self._reads = 0
         self._condemned = False  # by what cannot raise: a tiny window
@@ -161,8 +163,12 @@ class Http2Connection:
         self._turn -= units
         allowance = self._idle_work
         allowance.left -= units
-        if allowance.left < 0 and not allowance.settle(self.now(), self._earned()):
-            raise frames.abuse(kind, f"too many frames without use, {kind} last")
+        if allowance.left < allowance.low:
+            if not allowance.settle(self.now(), self._earned()):
+                raise frames.abuse(kind, f"too many frames without use, {kind} last")
+            if allowance.left < allowance.low:
+                self._turn = min(self._turn, limits.SUSPECT_TURN)
+                self._pause = limits.SUSPECT_PAUSE
         if self._condemned:
             raise frames.abuse("tiny_window", "windows that let only a few bytes pass")
 
@@ -188,7 +194,8 @@ class Http2Connection:
             return
         if self._tail:
             data = self._tail + data
-        self._turn = limits.TURN
+        self._turn = self._per_turn
+        self._pause = 0.0
         self._reads += 1
         try:
             self._tail = self._frames(data, 0)
@@ -199,7 +206,7 @@ class Http2Connection:
         except HeaderCodecError as error:
             self.fault(ErrorCodes.COMPRESSION_ERROR, str(error))
         if self._turn <= 0 and self._tail and not self.closed:
-            self.wire.again()
+            self.wire.again(self._pause if self._per_turn == limits.TURN else limits.SUSPECT_PAUSE)
 
     def _frames(self, data: bytes, at: int) -> bytes:
         """The loop; returns what is left of ``data``: an incomplete frame, or all that is too much for this turn."""
@@ -359,7 +366,7 @@ class Http2Connection:
             self._headers(stream_id, b"".join(block), self._block_end)
 
     def _headers(self, stream_id: int, payload: bytes, end: bool) -> None:
-        self._turn -= limits.STREAM_COST + (len(payload) >> 4)
+        self._turn -= STREAM_COST + (len(payload) >> 4)
         block = self.decoder.decode(payload)
         stream = self.streams.get(stream_id)
         if stream is not None and not stream.recv_closed:

@@ -4,7 +4,7 @@ Theory of operation
 
 1. The attacks on HTTP/2 are made of legal frames that cost the receiver more than the sender. No single frame tells an
    attack from heavy use, so each group of them has an :class:`Allowance`: a sum from which they take, and which grows back
-   with time and in proportion to useful work. It is only settled when it has run out; until then a nuisance costs a
+   with time and in proportion to useful work. It is only settled when it runs low; until then a nuisance costs a
    subtraction.
 2. *Work without gain*: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, frames of streams that are over, refused streams,
    frames of unknown types, and DATA of a few bytes that a tiny window forces upon us. A unit is about a microsecond of our
@@ -17,8 +17,10 @@ Theory of operation
    may be cancelled at once.
 4. *Faults* (made resets): a frame that breaks a stream makes us reset it, which escapes that limit as well. Each takes
    one; streams that went well give one back each, since a proxy in front of us may pass on its clients' faults.
-5. One read is worked off in turns of about ``TURN`` units, so that whatever a peer packs into it, the others wait for a few
-   milliseconds at most.
+5. One read is worked off in turns of about ``TURN`` units (some forty requests), so that whatever a peer packs into it, the
+   others wait for a few milliseconds at most. A connection of whose streams more than ``SUSPECT_AFTER`` and more than half did
+   not go well, or that has spent half of its work without gain, has shorter turns, ``SUSPECT_TURN``, and pauses between
+   them: with a tenth of the time at most, what it is up to takes it longer, and nobody else.
 """
 
 from __future__ import annotations
@@ -33,8 +35,10 @@ FRAME_COST = 1  # PRIORITY, WINDOW_UPDATE, RST_STREAM, CONTINUATION, unknown typ
 EMPTY_COST = 2  # DATA without data
 STRAY_BLOCK_COST = 25  # a header block that begins nothing
 TINY_COST = 30  # DATA that a tiny window cuts
-STREAM_COST = 30  # towards the turn only: requests are what we are for
-TURN = 2000
+STREAM_COST = 50  # towards the turn only: requests are what we are for
+CUT_COST = 100  # likewise, of a stream that its client resets soon or breaks
+TURN, SUSPECT_TURN, SUSPECT_AFTER = 2400, 200, 16
+SUSPECT_PAUSE = 0.002  # seconds
 PER_STREAM, PER_DATA, PER_READ = 20, 5, 3
 WORK_PER_SECOND = 10_000
 
@@ -66,10 +70,11 @@ class Http2Limits(AbuseLimits):
 class Allowance:
     """``left`` of a sum that grows back to ``most`` by ``per_second`` and by what is earned (rule 1)."""
 
-    __slots__ = ("_earned", "_most", "_per_second", "_since", "left")
+    __slots__ = ("_earned", "_most", "_per_second", "_since", "left", "low")
 
     def __init__(self, most: int, per_second: int, now: float) -> None:
         self.left: float = most
+        self.low = most // 2
         self._most = most
         self._per_second = per_second
         self._since = now

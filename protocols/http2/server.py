@@ -169,7 +169,7 @@ class Http2ServerConnection(Http2Connection):
         if self.within_headers:
             if self._since is None:
                 self._since = self.now()
-                if self._watch.idle and not self.closed:
+                if self._watch.timer is None and not self.closed:
                     self._watch.arm()
         else:
             self._since = None
@@ -238,11 +238,11 @@ class Http2ServerConnection(Http2Connection):
         if stream_id <= self.last_peer_id:
             raise ConnectionFault(ErrorCodes.STREAM_CLOSED, "HEADERS on a closed stream")
         self.last_peer_id = stream_id
-        if self._watch.idle:
+        if self._watch.timer is None:
             self._watch.arm()
         if len(self.streams) >= self.settings.streams:
             self._cut += 1
-            self.spend(limits.STRAY_BLOCK_COST, "refused")
+            self.spend(limits.STRAY_BLOCK_COST + limits.PER_STREAM, "refused")  # these have earned nothing
             raise StreamFault(ErrorCodes.REFUSED_STREAM, "too many streams")
         stream = ServerStream(self, stream_id)
         stream.recv_closed = end
@@ -322,7 +322,7 @@ class Http2ServerConnection(Http2Connection):
         exchange = stream.exchange
         if stream.started or exchange is None or self.now() - exchange.received_at > limits.PREMATURE:
             return
-        self._cut += 1
+        self._went_wrong()
         allowance = self._resets_left
         allowance.left -= 1
         if allowance.left < 0 and not allowance.settle(self.now(), self._went_well()):
@@ -334,11 +334,17 @@ class Http2ServerConnection(Http2Connection):
             self._faulty("made_reset", f"too many broken streams, the last one: {why}")
 
     def _faulty(self, kind: str, why: str) -> None:
-        self._cut += 1
+        self._went_wrong()
         allowance = self._faults_left
         allowance.left -= 1
         if allowance.left < 0 and not allowance.settle(self.now(), self._went_well()):
             raise frames.abuse(kind, why)
+
+    def _went_wrong(self) -> None:
+        self._cut += 1
+        self._turn -= limits.CUT_COST
+        suspect = self._cut > limits.SUSPECT_AFTER and self._cut * 4 > self.last_peer_id
+        self._per_turn = limits.SUSPECT_TURN if suspect else limits.TURN
 
     def _went_well(self) -> int:
         """How many streams ended as they should, at least."""

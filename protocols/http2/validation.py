@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from protocols.http2.codec import Block
-from router.model.headers import Field, Fields, RequestHead, ResponseHead
+from router.model.headers import Field, Fields, RequestHead, ResponseHead, plain_trailers
 
 # Connection-specific fields, meaningless and therefore forbidden here (§8.2.2).
 _CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
@@ -130,10 +130,19 @@ def response_head(block: Block) -> ResponseHead:
 
 
 def trailer_fields(block: Block) -> Fields:
-    """The fields of a trailer section, in which there are no pseudo-headers. Raises :class:`Malformed`."""
+    """The fields of a trailer section, in which there are no pseudo-headers, as far as they may be there.
+
+    Raises :class:`Malformed`.
+    """
+    derived = block.derived
+    if type(derived) is tuple:
+        return derived
     if block.malformed is not None:
         raise Malformed(block.malformed)
     for name, _ in block.fields:
         if name[0] == 58 or name in _CONNECTION_FIELDS:
             raise Malformed("a field that trailers cannot have")
-    return block.fields
+    if block.derived is None:
+        block.derived = plain_trailers(block.fields)
+        return block.derived
+    return plain_trailers(block.fields)

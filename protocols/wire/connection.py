@@ -196,10 +196,13 @@ class Connection:
             self._read = True
             self._poller.interest(self._fd, read=True, write=self._want_write)
 
-    def again(self) -> None:
-        """Have ``received(b"")`` called in the next turn, and read nothing before."""
+    def again(self, pause: float = 0.0) -> None:
+        """Have ``received(b"")`` called in the next turn, or after ``pause`` seconds, and read nothing before."""
         self.pause()
-        self._poller.again(self)
+        if pause:
+            self._timers.after(pause, lambda _: self.on_again())
+        else:
+            self._poller.again(self)
 
     def on_again(self) -> None:
         """See :meth:`again`; called by the poller."""

@@ -102,35 +102,30 @@ class Refused:
 class Watch:
     """The timer of one connection: calls ``look`` after each period for as long as that returns True (rule 2)."""
 
-    __slots__ = ("_look", "_period", "_timer", "_timers")
+    __slots__ = ("_look", "_period", "_timers", "timer")
 
     def __init__(self, timers: Timers, period: float, look: Callable[[], bool]) -> None:
         self._timers = timers
         self._period = period
         self._look = look
-        self._timer: Timer | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody is going to look."""
-        return self._timer is None
+        self.timer: Timer | None = None  # None: nobody is going to look
 
     def arm(self) -> None:
         """Look again, at this connection's place within a period from now."""
         now, period = self._timers.now(), self._period
         offset = period * ((id(self) >> 4) % _PLACES) / _PLACES
-        self._timer = self._timers.at((now - offset) // period * period + period + offset, self._fire)
+        self.timer = self._timers.at((now - offset) // period * period + period + offset, self._fire)
 
     def _fire(self, _: Any) -> None:
-        self._timer = None
+        self.timer = None
         if self._look():
             self.arm()
 
     def stop(self) -> None:
         """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class Pace:

@@ -9,7 +9,8 @@ Theory of operation
    connection that was written to sends its whole output with one syscall. Nobody flushes by hand.
 3. A few turns may follow each other while there is work (``TURNS``); then the task yields to trio, so that timers and
    discovery are never starved by traffic. One read is bounded by the connection's buffer size: that bounds a turn.
-4. Who has more to do than fits into a turn asks to be called :meth:`again` in the next one, after the others had theirs.
+4. Who has more to do than fits into a turn asks to be called :meth:`again` in the next one, after the others had theirs, tasks
+   of trio included.
 5. Code that runs outside a turn (a timer, a task) marks connections in the same way; the first mark writes to an
    eventfd in the set, which makes a turn happen.
 6. A handler that raises is a bug of ours: its connection is aborted, the others go on.
@@ -93,7 +94,7 @@ class Poller:
         while True:
             await trio.lowlevel.wait_readable(fd)
             for _ in range(TURNS):
-                if not self.turn():
+                if not self.turn() or self._again:
                     break
 
     def turn(self) -> int:

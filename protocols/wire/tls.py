@@ -239,10 +239,10 @@ class TlsConnection(Connection):
         else:
             self.abort()
 
-    def again(self) -> None:
+    def again(self, pause: float = 0.0) -> None:
         """See :class:`Connection`."""
         self._later = self._later or False
-        super().again()
+        super().again(pause)
 
     def on_again(self) -> None:
         """See :class:`Connection`."""

@@ -10,6 +10,7 @@ filling the caches of a head that is not shared would only cost.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 Field: TypeAlias = tuple[bytes, bytes]
@@ -129,3 +130,21 @@ def is_grpc(content_type: bytes | None) -> bool:
     if content_type is None or not content_type.startswith(b"application/grpc"):
         return False
     return len(content_type) == 16 or content_type[16] in b"+;"
+
+
+# Fields that a trailer section must not have (RFC 9110 §6.5.1): framing, destination, authentication, content.
+NO_TRAILERS = frozenset(
+    (
+        b"transfer-encoding", b"content-length", b"host", b"trailer", b"te", b"connection", b"keep-alive", b"upgrade",
+        b"proxy-connection", b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"content-encoding",
+        b"content-type", b"content-range", b"cache-control", b"expect", b"max-forwards", b"range", b"www-authenticate",
+        b"proxy-authenticate",
+    )
+)  # fmt: skip
+# The beginnings of names with which requests are routed: who looks at them sees heads only, who merges trailers must not.
+_ROUTING = (b"l5d-ctx-", b"l5d-dtab", b"l5d-dst-", b"dtab-loc", b"x-dtab-")
+
+
+def plain_trailers(fields: Iterable[Field]) -> Fields:
+    """Those fields that may stand in a trailer section: what decides about framing, destination or rights is dropped."""
+    return tuple([field for field in fields if field[0] not in NO_TRAILERS and not field[0].startswith(_ROUTING)])

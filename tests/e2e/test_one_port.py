@@ -12,7 +12,6 @@ import pytest
 import trio
 import trio.testing
 
-from protocols.http1.server import Http1Server
 from protocols.wire import detect
 from tests.e2e.conftest import port_of
 from tests.support import h1, h2peer
@@ -103,13 +102,11 @@ async def test_first_bytes_in_pieces(start: Any, listen: Any, nursery: trio.Nurs
             await stream.aclose()
 
 
-async def test_what_stays_undecided_is_the_routers_own(
-    start: Any, listen: Any, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Http1Server, "patience", 0.02)
+async def test_what_stays_undecided_is_the_routers_own(start: Any, listen: Any, nursery: trio.Nursery) -> None:
     listener, port = await listen()
     nursery.start_soon(h1.serve, listener, seen)
     async with start(yaml("http", port)) as worker:
+        worker.servers[0].servers[0].patience = 0.02
         stream = await trio.open_tcp_stream("127.0.0.1", port_of(worker))
         await stream.send_all(b"PR")
         with trio.fail_after(2):

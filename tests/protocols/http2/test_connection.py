@@ -68,7 +68,7 @@ class FakeWire:
     def resume(self) -> None:
         self.reading = True
 
-    def again(self) -> None:
+    def again(self, pause: float) -> None:
         self.agains += 1
 
     def take(self) -> bytes:
@@ -185,7 +185,7 @@ def test_an_exchange_with_the_h2_library() -> None:
     front, client = Front(), peer(client=True)
     client.send_headers(1, HEAD)
     client.send_data(1, b"hello")
-    client.send_headers(1, [(b"trailer", b"t")], end_stream=True)
+    client.send_headers(1, [(b"x-trailer", b"t")], end_stream=True)
     events = talk(front, client)
     kinds = [type(event).__name__ for event in events]
     assert kinds[-4:] == ["ResponseReceived", "DataReceived", "TrailersReceived", "StreamEnded"]
@@ -622,6 +622,9 @@ def waiting_front(**config: Any) -> tuple[Front, list[Waiter[None]]]:
 
 def cancel(front: Front, *streams: int) -> None:
     front.conn.received(b"".join(RstStreamFrame(stream, error_code=8).serialize() for stream in streams))
+    while front.wire.agains:
+        front.wire.agains -= 1
+        front.conn.received(b"")
 
 
 def counted(front: Front) -> dict[str, int]:
