@@ -15,30 +15,23 @@ import attrs
 import trio
 
 from dtab import Path, SystemNamers, read_path
+from router import settings
 from router.access_log.forms import renderer
 from router.access_log.writer import FileSettings, Writer
-from router.balance.pool import PoolSettings
-from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.bind.routes import Routes
 from router.bind.segments import SERVER, ServerParams
 from router.config.access_log import read_policy
 from router.config.load import effective
 from router.config.plugins import Registry
-from router.config.schema import Budget, ClientBase, Config, Router, ServiceBase, SessionConfig
+from router.config.schema import ClientBase, Config, Router, ServiceBase
 from router.config.tls import ClientTls
 from router.filters.access_log import AccessLog
-from router.filters.adaptive import AdaptiveConfig
 from router.filters.admission import Gate
-from router.filters.budget import BudgetConfig
 from router.filters.deadline import DeadlineConfig
-from router.filters.hedge import HedgePolicy
-from router.filters.retry import RetryPolicy
 from router.filters.shedding import Shedding
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
-from router.model.backoff import constant
-from router.model.expiry import SessionLimits
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
@@ -69,14 +62,14 @@ Listen = Callable[[str, int], socket.socket]
 
 @attrs.define
 class Worker:
-    """What runs: routers and listeners, and what to look at them with. ``alone``: no other process accepts from the same
-    sockets."""
+    """What runs: routers and listeners, and what to look at them with. ``workers``: how many processes, this
+    one among them, share the sockets and the limits."""
 
     host: Host
     poller: Any
     metrics: Metrics
     credentials: Credentials
-    alone: bool = True
+    workers: int = 1
     routers: dict[str, RouterCore] = attrs.field(factory=dict)
     interpreters: dict[str, Interpreter] = attrs.field(factory=dict)
     servers: list[Any] = attrs.field(factory=list)
@@ -97,11 +90,11 @@ class Worker:
 
 @asynccontextmanager
 async def running(
-    config: Config, registry: Registry, listen: Listen | None = None, *, alone: bool = True
+    config: Config, registry: Registry, listen: Listen | None = None, *, workers: int = 1
 ) -> AsyncIterator[Worker]:
     """Routers that serve while the block runs. Raises OSError when a port cannot be had.
 
-    ``listen`` and ``alone``: see :data:`Listen` and :class:`Worker`; by default sockets are opened here.
+    ``listen`` and ``workers``: see :data:`Listen` and :class:`Worker`; by default sockets are opened here.
     """
     from protocols.wire.listener import listen as open_here
     from protocols.wire.poller import Poller
@@ -112,7 +105,7 @@ async def running(
             host = Host(nursery, trio.lowlevel.current_clock().current_time)
             poller = Poller(host.crashed)
             metrics = Metrics()
-            worker = Worker(host, poller, metrics, Credentials(host, metrics.scope("tls")), alone)
+            worker = Worker(host, poller, metrics, Credentials(host, metrics.scope("tls")), workers)
             try:
                 _start(worker, config, registry, listen or open_here)
                 yield worker
@@ -228,29 +221,30 @@ class _Assembly:
         chosen = base.response_classifier
         classify = None if chosen is None else chosen.plugin.make(chosen.config, None)
         return ServiceSettings(
-            total_timeout=_seconds(base.total_timeout_ms),
+            total_timeout=settings.seconds(base.total_timeout_ms),
             classify=classify,
-            retries=_retry_policy(base),
-            budget=_budget(base.retries.budget),
-            hedge=_hedge_policy(base),
+            retries=settings.retry_policy(base),
+            budget=settings.budget_config(base.retries.budget, self.worker.workers),
+            hedge=settings.hedge_policy(base),
         )
 
     def _client(self, path: Path) -> ClientSettings:
         (base,) = effective(self.router.base.client, path, ClientBase)
         protocol = self.router.protocol if base.protocol is None else self.registry.protocol(base.protocol)
         (own,) = effective(self.router.base.client, path, protocol.client_config)
+        workers = self.worker.workers
         return ClientSettings(
             connect=self._connect(protocol, own, base.tls),
             balancing=lambda: self._balancing(base.load_balancer),
-            attempt_timeout=_seconds(base.request_attempt_timeout_ms),
-            limit=base.max_concurrent_requests,
-            pending=base.max_pending_requests,
-            adaptive=_adaptive(base),
-            requeues=_budget(base.requeue_budget),
+            attempt_timeout=settings.seconds(base.request_attempt_timeout_ms),
+            limit=settings.limit_part(base.max_concurrent_requests, workers),
+            pending=settings.part(base.max_pending_requests, workers),
+            adaptive=settings.adaptive_config(base, workers),
+            requeues=settings.budget_config(base.requeue_budget, workers),
             accrual=lambda: self._accrual(base.failure_accrual),
             fail_fast=base.fail_fast,
-            roster=_roster(base.load_balancer),
-            pool=_pool(base, protocol),
+            roster=settings.roster(base.load_balancer),
+            pool=settings.pool_settings(base, protocol, workers),
             modules=protocol.client_modules,
             forward_client_cert=base.forward_client_cert,
         )
@@ -290,7 +284,7 @@ class _Assembly:
 
     def _deadlines(self) -> DeadlineConfig:
         base = self.router.base
-        return DeadlineConfig(_seconds(base.max_timeout_ms), base.timeout_status)
+        return DeadlineConfig(settings.seconds(base.max_timeout_ms), base.timeout_status)
 
     # -- listeners ------------------------------------------------------------------------------------------
 
@@ -302,11 +296,12 @@ class _Assembly:
         sock = self._socket_for(server.base.ip, server.port)
         host, port = sock.getsockname()[:2]
         metrics = self.metrics.scope("server", host, str(port))
-        gate = self._gate(server.base.max_concurrent_requests, metrics, f"server {host}:{port}")
+        limit = settings.limit_part(server.base.max_concurrent_requests, worker.workers)
+        gate = self._gate(limit, metrics, f"server {host}:{port}")
         log = self._access_log(core, f"{host}:{port}")
         params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate, log)
         upgrades: dict[bytes, Upgrade] = {}
-        session = _session(server.base.server_session)
+        session = settings.session_limits(server.base.server_session)
 
         def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
             service = Stack(SERVER.modules + plugin.server_modules).make(params, core.route)
@@ -320,7 +315,7 @@ class _Assembly:
         tls = None if server.base.tls is None else worker.credentials.server(server.base.tls, alpn, metrics)
         front = Front(worker.poller, worker.host.timers, servers, metrics, tls)
         worker.servers.append(front)
-        batch = ACCEPTS_PER_TURN if worker.alone else 1
+        batch = ACCEPTS_PER_TURN if worker.workers == 1 else 1
         worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, front.accept, batch))
         worker.addresses.append((self.router.label, host, port))
 
@@ -330,8 +325,8 @@ class _Assembly:
             return None
         writer = self.worker.log_files.get(keys.file)
         if writer is None:
-            settings = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
-            writer = self.worker.log_files[keys.file] = Writer(self.worker.host, settings, self.metrics.scope("access_log"))
+            file = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
+            writer = self.worker.log_files[keys.file] = Writer(self.worker.host, file, self.metrics.scope("access_log"))
         render = renderer(keys.format, self.router.label, server, Routes(core.settings.interpreter).of)
         return AccessLog(render, writer.write, keys.sample)
 
@@ -359,58 +354,3 @@ def _inherited(own: Any, router: Any) -> Any:
     shared = [field.name for field in attrs.fields(type(router)) if field.name in names]
     changes = {name: getattr(router, name) for name in shared if getattr(own, name) == names[name]}
     return attrs.evolve(own, **changes) if changes else own
-
-
-def _retry_policy(base: ServiceBase) -> RetryPolicy:
-    chosen = base.retries.backoff
-    return RetryPolicy(
-        backoff=constant(0.0) if chosen is None else chosen.plugin.make(chosen.config, None),
-        max_retries=base.retries.max_retries,
-        request_bytes=base.retry_buffer_size.request_bytes,
-        response_bytes=base.retry_buffer_size.response_bytes,
-        patience=base.classification_timeout_ms / 1000,
-    )
-
-
-def _adaptive(base: ClientBase) -> AdaptiveConfig | None:
-    adaptive = base.adaptive_concurrency
-    return None if adaptive is None else AdaptiveConfig(adaptive.min_limit, adaptive.max_limit)
-
-
-def _hedge_policy(base: ServiceBase) -> HedgePolicy | None:
-    hedging = base.hedging
-    return None if hedging is None else HedgePolicy(_seconds(hedging.delay_ms), hedging.percentile)
-
-
-def _roster(chosen: Any) -> Roster:
-    """The keys that all kinds of balancers have; one of another package need not."""
-    config = None if chosen is None else chosen.config
-    return Roster(getattr(config, "slow_start_secs", 0.0), getattr(config, "enable_probation", False))
-
-
-def _pool(base: ClientBase, protocol: ProtocolPlugin) -> PoolSettings:
-    given = base.host_connection_pool
-    surplus, least = _seconds(given.idle_time_ms), given.min_size
-    if surplus is None and protocol.surplus_idle is not None:
-        surplus, least = protocol.surplus_idle, max(1, least)
-    return PoolSettings(
-        per_connection=protocol.per_connection,
-        max_connections=given.max_size or protocol.max_connections,
-        min_size=least,
-        max_waiters=given.max_waiters,
-        surplus_idle=surplus,
-        session=_session(base.client_session),
-        connect_timeout=base.connect_timeout_ms / 1000,
-    )
-
-
-def _session(given: SessionConfig) -> SessionLimits:
-    return SessionLimits(_seconds(given.idle_time_ms), _seconds(given.life_time_ms))
-
-
-def _budget(given: Budget) -> BudgetConfig:
-    return BudgetConfig(given.min_retries_per_sec, given.percent_can_retry, given.ttl_secs)
-
-
-def _seconds(milliseconds: int | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "router.app": {"attrs", "trio", "dtab", "router", "protocols.wire"},
     "router.serve": {"attrs", "trio", "dtab", "router", "protocols.wire"},
     "router.tls": {"attrs", "trio", "router", "protocols.wire"},
+    "router.settings": {"router"},
     "router.explain": {"attrs", "trio", "dtab", "router"},
     "router.cli": {"click", "trio", "dtab", "router"},
     "router": set(),

@@ -22,7 +22,7 @@ LEAST_SHARE = 1e-6  # less is none
 class BudgetConfig:
     """``retries.budget`` and ``requeueBudget``, as in Linkerd."""
 
-    min_retries_per_sec: int = 10
+    min_retries_per_sec: float = 10
     percent_can_retry: float = 0.2
     ttl_secs: float = 10
 

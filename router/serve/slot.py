@@ -47,7 +47,7 @@ class Plan:
     name: str
     text: str
     sockets: Mapping[Key, socket.socket]
-    alone: bool
+    workers: int
     log_level: str
 
 
@@ -153,7 +153,7 @@ class Slot:
         plan = self.plan
         fds = [(ip, port, sock.fileno()) for (ip, port, _), sock in plan.sockets.items()]
         with trio.fail_after(START_TIMEOUT):
-            return await channel.ask("start", name=plan.name, text=plan.text, fds=fds, alone=plan.alone)
+            return await channel.ask("start", name=plan.name, text=plan.text, fds=fds, workers=plan.workers)
 
     async def _beat(self, channel: Channel, process: trio.Process) -> None:
         while True:

@@ -123,7 +123,7 @@ class Supervisor:
         assert loaded.config is not None
         generation = Generation(self._numbers + 1, loaded, open_missing(loaded.config, known))
         count = loaded.config.worker_processes
-        plan = Plan(loaded.name, loaded.source, generation.sockets, count == 1, self._log_level)
+        plan = Plan(loaded.name, loaded.source, generation.sockets, count, self._log_level)
         generation.slots = [Slot(number, plan, self.events, self.gatherer) for number in range(count)]
         try:
             answers = await self._all_started(generation)

@@ -44,7 +44,7 @@ class WorkerProcess:
             "log_level": self.log_level,
         }
 
-    async def start(self, name: str, text: str, fds: Sequence[tuple[str, int, int]], alone: bool) -> dict[str, Any]:
+    async def start(self, name: str, text: str, fds: Sequence[tuple[str, int, int]], workers: int) -> dict[str, Any]:
         """Serve the configuration ``text``, on inherited sockets ``(ip, port, fd)`` in the order of its servers.
 
         Returns ``{"addresses": [[router label, ip, port], ...]}``. Raises :class:`RefusedError`.
@@ -55,13 +55,13 @@ class WorkerProcess:
             raise RefusedError(loaded.render())
         self._grace = loaded.config.admin.shutdown_grace_ms / 1000
         sockets = iter([socket.socket(fileno=fd) for _, _, fd in fds])
-        worker = await self._nursery.start(self._run, loaded.config, registry, lambda ip, port: next(sockets), alone)
+        worker = await self._nursery.start(self._run, loaded.config, registry, lambda ip, port: next(sockets), workers)
         self._worker = worker
         self.handlers.update(Answers(worker).handlers)
         return {"addresses": worker.addresses}
 
-    async def _run(self, config: Any, registry: Registry, listen: Listen, alone: bool, task_status: Any) -> None:
-        async with running(config, registry, listen, alone=alone) as worker:
+    async def _run(self, config: Any, registry: Registry, listen: Listen, workers: int, task_status: Any) -> None:
+        async with running(config, registry, listen, workers=workers) as worker:
             task_status.started(worker)
             await self._stop.wait()
         self._nursery.cancel_scope.cancel()
