@@ -291,6 +291,7 @@ class _Assembly:
     def _listen(self, core: RouterCore, server: Any) -> None:
         from protocols.wire.detect import Front
         from protocols.wire.listener import ACCEPTS_PER_TURN, Listener
+        from protocols.wire.proxy import ProxyProtocol
 
         worker, protocol = self.worker, self.router.protocol
         sock = self._socket_for(server.base.ip, server.port)
@@ -299,7 +300,17 @@ class _Assembly:
         limit = settings.limit_part(server.base.max_concurrent_requests, worker.workers)
         gate = self._gate(limit, metrics, f"server {host}:{port}")
         log = self._access_log(core, f"{host}:{port}")
-        params = ServerParams(metrics, core.settings.classify, server.base.max_call_depth, self._deadlines(), gate, log)
+        params = ServerParams(
+            metrics,
+            core.settings.classify,
+            server.base.max_call_depth,
+            self._deadlines(),
+            gate,
+            log,
+            server.base.clear_context,
+            settings.forwarded(server.base.add_forwarded_header, self.router.label),
+            server.base.timestamp_header,
+        )
         upgrades: dict[bytes, Upgrade] = {}
         session = settings.session_limits(server.base.server_session)
 
@@ -313,7 +324,8 @@ class _Assembly:
         servers += [serve(other, other.server_config()) for other in others]
         alpn = tuple([plugin.alpn for plugin in (protocol, *others) if plugin.alpn])
         tls = None if server.base.tls is None else worker.credentials.server(server.base.tls, alpn, metrics)
-        front = Front(worker.poller, worker.host.timers, servers, metrics, tls)
+        proxy = ProxyProtocol(worker.host, worker.poller, metrics, metrics.path) if server.base.proxy_protocol else None
+        front = Front(worker.poller, worker.host.timers, servers, metrics, tls, proxy)
         worker.servers.append(front)
         batch = ACCEPTS_PER_TURN if worker.workers == 1 else 1
         worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, front.accept, batch))

@@ -11,9 +11,11 @@ from typing import Any
 
 from router.balance.pool import PoolSettings
 from router.balance.roster import Roster
+from router.config.edge import AddForwardedHeader
 from router.config.schema import Budget, ClientBase, ServiceBase, SessionConfig
 from router.filters.adaptive import AdaptiveConfig
 from router.filters.budget import BudgetConfig
+from router.filters.forwarded import ForwardedConfig, Label
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.model.backoff import constant
@@ -93,3 +95,11 @@ def budget_config(given: Budget, workers: int) -> BudgetConfig:
 def seconds(milliseconds: int | None) -> float | None:
     """Milliseconds in seconds, where there are any."""
     return None if milliseconds is None else milliseconds / 1000
+
+
+def forwarded(given: AddForwardedHeader | None, router: str) -> ForwardedConfig | None:
+    """How ``Forwarded`` is written by a server of the router with that label."""
+    if given is None:
+        return None
+    by, sender = [Label(one.kind, one.label or router) for one in (given.by, given.for_)]
+    return ForwardedConfig(by, sender)

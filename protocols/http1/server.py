@@ -18,6 +18,7 @@ from protocols.wire.guard import Guard, Pace, Watch
 from router.model.abuse import AbuseLimits, expired
 from router.model.answers import err_header
 from router.model.body import Sink
+from router.model.ends import Ends
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
 from router.model.failure import Failure, Kind, client_gone
@@ -36,11 +37,18 @@ class Http1Reply(Http1Sink):
 
     __slots__ = ("connection", "request", "started")
 
+    discreet = False
+
     def __init__(self, connection: Http1ServerConnection, request: RequestHead) -> None:
         super().__init__(connection.wire, chunked=False)
         self.connection = connection
         self.request = request
         self.started = False
+
+    @property
+    def ends(self) -> Ends:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.wire.ends
 
     @property
     def client_certificate(self) -> bytes | None:

@@ -24,6 +24,7 @@ from protocols.wire.connection import Connection as Wire
 from protocols.wire.guard import Guard, Pace, Watch
 from router.model.abuse import expired
 from router.model.body import Sink
+from router.model.ends import Ends
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
 from router.model.failure import Blame, Failure, Kind, client_gone
@@ -45,6 +46,8 @@ class ServerStream(Stream):
 
     __slots__ = ("exchange", "gone", "started", "strand")
 
+    discreet = False
+
     def __init__(self, conn: Http2Connection, stream_id: int) -> None:
         super().__init__(conn, stream_id)
         self.started = False
@@ -56,6 +59,11 @@ class ServerStream(Stream):
     def peer(self) -> str:
         """See :class:`router.model.exchange.Reply`."""
         return self.conn.wire.peer
+
+    @property
+    def ends(self) -> Ends:
+        """See :class:`router.model.exchange.Reply`."""
+        return self.conn.wire.ends
 
     @property
     def client_certificate(self) -> bytes | None:

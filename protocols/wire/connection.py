@@ -25,6 +25,7 @@ from typing import ClassVar, Protocol
 
 from protocols.wire.poller import Poller
 from router.model.body import Chunk
+from router.model.ends import Ends, address, show
 from router.model.timers import Timer, Timers
 
 READ_SIZE = 262144
@@ -55,13 +56,14 @@ class Connection:
     """A connected, non-blocking stream socket that belongs to a poller."""
 
     __slots__ = ("_begun", "_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers",
-                 "_want_write", "congested", "gone", "protocol", "sent", "unsent")  # fmt: skip
+                 "_want_write", "congested", "ends", "gone", "protocol", "sent", "unsent")  # fmt: skip
 
     secure: ClassVar[bool] = False  # whether it speaks TLS
 
     def __init__(self, poller: Poller, timers: Timers, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self.ends = Ends()  # whoever accepts knows them
         self._begun = False
         self._fd = sock.fileno()
         self._poller = poller
@@ -260,9 +262,11 @@ class Connection:
 
     @property
     def peer(self) -> str:
-        """Address and port of the other side, for logs and metrics."""
-        try:
-            host, port = self._sock.getpeername()[:2]
-        except OSError:
-            return "?"
-        return f"{host}:{port}"
+        """Address and port of the other side, for logs and events."""
+        known = self.ends.client
+        if known is None:
+            try:
+                known = address(self._sock.getpeername())
+            except OSError:
+                pass
+        return show(known)

@@ -10,6 +10,7 @@ Theory of operation
 4. Bounds: after its ``patience`` a connection that is silent, or undecided, is the own server's, with its limits. Servers leave
    at most a preface undecided. A TLS handshake is bounded by its own layer. The own server says how many connections there may
    be.
+5. Behind a load balancer that speaks the PROXY protocol its header comes first of all (:mod:`protocols.wire.proxy`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any, Protocol
 
 from protocols.wire.connection import Connection
 from protocols.wire.poller import Poller
+from protocols.wire.proxy import Prologue, ProxyProtocol
 from protocols.wire.tls import Context, TlsConnection
+from router.model.ends import Ends, address
 from router.model.metrics import Metrics
 from router.model.timers import Timer, Timers
 
@@ -65,13 +68,21 @@ class Front:
     """The accepting side of a listener. ``servers``: the router's own first; ``metrics``: the server's scope."""
 
     def __init__(
-        self, poller: Poller, timers: Timers, servers: Sequence[Speaker], metrics: Metrics, tls: Context | None = None
+        self,
+        poller: Poller,
+        timers: Timers,
+        servers: Sequence[Speaker],
+        metrics: Metrics,
+        tls: Context | None = None,
+        proxy: ProxyProtocol | None = None,
     ) -> None:
         self.timers = timers
         self.servers = servers
         self._poller = poller
         self._tls = tls
-        self._pending: set[_Newcomer] = set()
+        self._proxy = proxy
+        self._draining = False
+        self._pending: set[_Newcomer | Prologue] = set()
         metrics.gauge("connections", lambda: self.connections)
         self._connects = metrics.counter("connects")
         self._wrong = metrics.counter("wrong_protocol")
@@ -85,28 +96,45 @@ class Front:
         return len(self._pending) + sum([server.connections for server in self.servers])
 
     def accept(self, sock: socket.socket, peer: Any) -> None:
-        """Serve a new connection."""
-        tls, own = self._tls, self.servers[0]
-        newcomer = _Newcomer(self)
-        if tls is None:
-            newcomer.wire = Connection(self._poller, self.timers, sock)
-            if own.admit(newcomer.wire, self.connections, tell=True):
-                self._begin(newcomer)
-                newcomer.wait(own.patience)
-                newcomer.wire.start(newcomer)
-        elif own.admit(Connection(self._poller, self.timers, sock), self.connections, tell=False):
-            newcomer.wire = wire = TlsConnection(self._poller, self.timers, sock, tls.accepting, newcomer.secured)
-            self._begin(newcomer)
-            wire.begin()
-
-    def _begin(self, newcomer: _Newcomer) -> None:
+        """Serve a new connection, when it was said whose it is."""
+        own, since = self.servers[0], self.timers.now()
+        wire = Connection(self._poller, self.timers, sock)
+        wire.ends = Ends(address(peer), address(sock.getsockname()))
+        if not own.admit(wire, self.connections, tell=self._tls is None):
+            return
         self._connects.value += 1
+        if self._proxy is None:
+            self._serve(wire, sock, since)
+            return
+
+        def named(prologue: Prologue, ends: Ends | None) -> None:
+            self._pending.discard(prologue)
+            if ends is not None:
+                wire.ends = ends
+                self._serve(wire, sock, since)
+
+        self._pending.add(self._proxy.await_header(sock, wire.ends, own.patience, named))
+
+    def _serve(self, wire: Connection, sock: socket.socket, since: float) -> None:
+        newcomer = _Newcomer(self, since)
         self._pending.add(newcomer)
+        if self._tls is None:
+            newcomer.wire = wire
+            newcomer.wait(self.servers[0].patience)
+            wire.start(newcomer)
+        else:
+            secure = TlsConnection(self._poller, self.timers, sock, self._tls.accepting, newcomer.secured)
+            secure.ends = wire.ends
+            newcomer.wire = secure
+            secure.begin()
+        if self._draining:
+            newcomer.hurry(LAST_CALL)
 
     def drain(self) -> None:
         """Let every connection finish. The first request of one that is not recognised yet may be under way."""
+        self._draining = True
         for newcomer in self._pending:
-            newcomer.hurry()
+            newcomer.hurry(LAST_CALL)
         for server in self.servers:
             server.drain()
 
@@ -144,10 +172,10 @@ class _Newcomer:
 
     wire: Connection
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, since: float) -> None:
         self._front = front
         self._data = b""
-        self._since = front.timers.now()
+        self._since = since
         self._timer: Timer | None = None
 
     def wait(self, seconds: float) -> None:
@@ -196,11 +224,11 @@ class _Newcomer:
         if self._timer is not None:
             self._timer.cancel()
 
-    def hurry(self) -> None:
+    def hurry(self, seconds: float) -> None:
         """The listener is closing: say something soon, or never."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._front.timers.after(LAST_CALL, lambda _: self.wire.abort())
+        self._timer = self._front.timers.after(seconds, lambda _: self.wire.abort())
 
     def eof(self) -> None:
         """It had nothing to say."""

@@ -140,7 +140,7 @@ def linkerd_line() -> Render:
 
     def line(exchange: Exchange) -> str:
         head = exchange.request
-        peer = exchange.reply.peer.rpartition(":")[0] or "-"
+        peer = exchange.reply.peer.rpartition(":")[0].strip("[]") or "-"
         status = status_of(exchange)
         version = "HTTP/2" if head.version >= (2, 0) else f"HTTP/{head.version[0]}.{head.version[1]}"
         request = f"{_quoted(head.method)} {_quoted(head.path)} {version}"

@@ -14,13 +14,16 @@ from router.filters.access_log import AccessLog, access_log
 from router.filters.adaptive import AdaptiveLimit, sampling
 from router.filters.admission import Gate, admission
 from router.filters.budget import Budget
+from router.filters.clear_context import clear_context
 from router.filters.context import dtab_context
 from router.filters.deadline import DeadlineConfig, deadline_in, deadline_out
+from router.filters.forwarded import ForwardedConfig, forwarded
 from router.filters.headers import Plan, call_depth, context_out, forward_client_cert, response_headers
 from router.filters.hedge import HedgePolicy, hedge
 from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
+from router.filters.timestamp import timestamp
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module, Stack
@@ -37,6 +40,9 @@ class ServerParams:
     deadline: DeadlineConfig
     gate: Gate | None
     log: AccessLog | None = None
+    clear_context: bool = False
+    forwarded: ForwardedConfig | None = None
+    timestamp: str | None = None
 
 
 @attrs.frozen
@@ -81,6 +87,12 @@ SERVER = Stack(
             above="server_stats",
         ),
         _module(
+            "clear_context",
+            lambda params, nxt: clear_context(params.clear_context, nxt),
+            "what strangers say is read by nobody, and what anybody says of us is not told to them",
+            above="server_limit response_headers deadline dtab_context",
+        ),
+        _module(
             "server_stats",
             lambda params, nxt: stats(params.metrics, params.classify, nxt),
             "counts everything, also what we refuse",
@@ -115,6 +127,18 @@ SERVER = Stack(
             "dtab_context",
             lambda params, nxt: dtab_context(nxt),
             "the request's own dtab is part of the key under which names are bound",
+        ),
+        _module(
+            "forwarded",
+            lambda params, nxt: forwarded(params.forwarded, nxt),
+            "a request that is refused needs no new head",
+            below="server_limit call_depth dtab_context",
+        ),
+        _module(
+            "timestamp",
+            lambda params, nxt: timestamp(params.timestamp, nxt),
+            "its head is never the same again, and what is kept by head ends here",
+            below="clear_context forwarded dtab_context",
         ),
     )
 ).check()

@@ -18,8 +18,7 @@ LATER: dict[str, frozenset[str]] = {
     ),
     "server": frozenset(
         (
-            "announce", "clearContext", "timeoutMs", _SOCKET,
-            "addForwardedHeader", "timestampHeader", "thriftFramed", "label",
+            "announce", "timeoutMs", _SOCKET, "thriftFramed", "label",
         )
     ),
     "client": frozenset(

@@ -11,6 +11,7 @@ import attrs
 
 from dtab import Dtab, Path, PathPattern
 from router.config.access_log import AccessLogKeys
+from router.config.edge import AddForwardedHeader, field_name
 from router.config.tls import ClientTls, ServerTls
 from router.spi import Plugin, ProtocolPlugin
 
@@ -135,7 +136,7 @@ class HostConnectionPool:
 
 @attrs.frozen
 class ServerBase:
-    """Keys of ``servers`` in every protocol."""
+    """Keys of ``servers`` in every protocol. ``proxy_protocol`` is waypost's own."""
 
     port: int | None = attrs.field(default=None, validator=port_number)
     ip: str = "127.0.0.1"
@@ -143,6 +144,10 @@ class ServerBase:
     max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
     max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
     server_session: SessionConfig = attrs.field(factory=SessionConfig)
+    clear_context: bool = False
+    add_forwarded_header: AddForwardedHeader | None = None
+    timestamp_header: str | None = attrs.field(default=None, validator=field_name)
+    proxy_protocol: bool = False
 
 
 @attrs.frozen

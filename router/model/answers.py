@@ -72,6 +72,8 @@ def _text(exchange: Exchange, failure: Failure, status: int) -> None:
 
 def _grpc(exchange: Exchange, failure: Failure) -> None:
     trailers = grpc_trailers(failure)
+    if exchange.reply.discreet:
+        trailers = tuple([field for field in trailers if field[0] != b"grpc-message"])
     if exchange.reply.started:
         exchange.trailers = trailers
         exchange.reply.end(trailers)

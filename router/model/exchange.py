@@ -24,6 +24,7 @@ from math import inf
 from typing import Any, Protocol
 
 from router.model.body import Sink, Source
+from router.model.ends import Ends
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
@@ -38,14 +39,31 @@ Heard = Callable[["Exchange"], None]
 
 
 class Reply(Sink, Protocol):
-    """The sending half towards the client. ``sent``: bytes of the body so far."""
+    """The sending half towards the client."""
 
-    started: bool
-    sent: int
+    @property
+    def started(self) -> bool:
+        """Whether the final response's head was sent."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the body so far."""
+        ...
 
     @property
     def peer(self) -> str:
-        """The client's address and port."""
+        """The client's address and port, as text."""
+        ...
+
+    @property
+    def ends(self) -> Ends:
+        """The addresses of the client's connection."""
+        ...
+
+    @property
+    def discreet(self) -> bool:
+        """Whether the client is to learn nothing of why an exchange failed."""
         ...
 
     @property

@@ -15,6 +15,7 @@ from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
 from router.filters.admission import Gate
 from router.filters.budget import Budget, BudgetConfig
 from router.filters.deadline import DeadlineConfig
+from router.filters.forwarded import ForwardedConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.filters.shedding import Shedding
@@ -47,6 +48,9 @@ PARAMS = SimpleNamespace(
     requeues=Budget(BudgetConfig(), lambda: 0.0),
     endpoints=lambda: 1,
     forward_client_cert=True,
+    clear_context=True,
+    forwarded=ForwardedConfig(),
+    timestamp="x-request-start",
     deadline=DeadlineConfig(10.0),
     gate=GATE,
     adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from router.model.ends import Ends
 from router.model.events import Events
 from router.model.exchange import Exchange
 from router.model.failure import Failure
@@ -51,6 +52,8 @@ class RecordingReply:
         self.trailers: Fields | None = None
         self.aborted: Failure | None = None
         self.client_certificate: bytes | None = None
+        self.ends = Ends(("192.0.2.1", 40000), ("192.0.2.2", 80))
+        self.discreet = False
 
     def inform(self, head: ResponseHead) -> None:
         pass
