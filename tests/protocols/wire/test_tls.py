@@ -266,7 +266,7 @@ def test_answers_of_tls_that_nobody_reads_are_bounded(rig: Rig) -> None:
 
 _AUTHORITY = trustme.CA()
 _DER = ssl.PEM_cert_to_DER_cert(_AUTHORITY.issue_cert("a.test", common_name="a").cert_chain_pems[0].bytes().decode())
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=16)
 
 
 @given(common=names, organization=names)
