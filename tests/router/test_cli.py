@@ -138,7 +138,10 @@ def test_run_says_where_it_listens_serves_and_drains(good: str) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            banner = "".join([process.stderr.readline() for _ in range(3)])
+            banner = ""
+            while "try:" not in banner:  # a warning may come first: somebody else may have the admin interface's port
+                banner += process.stderr.readline()
+                assert process.poll() is None
             port = int(re.findall(r"http +127\.0\.0\.1:(\d+)  router 'web', 2 dentries", banner)[0])
             assert f"try: curl -v -H 'Host: web' http://127.0.0.1:{port}/" in banner
             with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
