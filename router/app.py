@@ -20,7 +20,7 @@ from router.access_log.forms import renderer
 from router.access_log.writer import FileSettings, Writer
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.bind.routes import Routes
-from router.bind.segments import SERVER, ServerParams
+from router.bind.segments import ServerParams, server_stack
 from router.config.access_log import read_policy
 from router.config.load import effective
 from router.config.plugins import Registry
@@ -35,7 +35,6 @@ from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.failure import Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
-from router.model.stack import Stack
 from router.model.verdict import Classifier
 from router.namers.inet import InetResolver
 from router.spi import (
@@ -310,19 +309,23 @@ class _Assembly:
             server.base.clear_context,
             settings.forwarded(server.base.add_forwarded_header, self.router.label),
             server.base.timestamp_header,
+            server.base.grpc_web,
         )
         upgrades: dict[bytes, Upgrade] = {}
         session = settings.session_limits(server.base.server_session)
 
+        spoken = [protocol, *[self.registry.protocol(name) for name in protocol.also]]
+        edge = dict.fromkeys([module for plugin in spoken for module in plugin.edge_modules])
+        own = dict.fromkeys([module for plugin in spoken for module in plugin.server_modules])
+        service = server_stack(tuple(edge), tuple(own)).make(params, core.route)
+
         def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
-            service = Stack(SERVER.modules + plugin.server_modules).make(params, core.route)
             context = ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades, session)
             return plugin.serve(config, context)
 
-        others = [self.registry.protocol(name) for name in protocol.also]
         servers = [serve(protocol, _inherited(server.protocol, self.router.own))]
-        servers += [serve(other, other.server_config()) for other in others]
-        alpn = tuple([plugin.alpn for plugin in (protocol, *others) if plugin.alpn])
+        servers += [serve(other, other.server_config()) for other in spoken[1:]]
+        alpn = tuple([plugin.alpn for plugin in spoken if plugin.alpn])
         tls = None if server.base.tls is None else worker.credentials.server(server.base.tls, alpn, metrics)
         proxy = ProxyProtocol(worker.host, worker.poller, metrics, metrics.path) if server.base.proxy_protocol else None
         front = Front(worker.poller, worker.host.timers, servers, metrics, tls, proxy)

@@ -315,11 +315,12 @@ class ProtocolPlugin:
     to a router, to its servers and to its clients. ``serve(server_config, ServerContext)`` makes a :class:`Server`;
     ``connect(client_config, ClientContext)`` makes a :data:`Connect`. ``port``: the default of a server.
     ``identifier`` and ``classifier`` are default kinds. ``server_modules`` and ``client_modules`` are this protocol's own
-    layers of the server and client stacks (gRPC's deadlines). ``alpn``: the protocol's name in ALPN. ``also``: the protocols
-    whose clients a router of this one serves as well, each recognised by its first bytes. ``per_connection``: how many
-    exchanges a new connection to an endpoint can be expected to carry at once; ``max_connections``: per endpoint, unless
-    configured; ``surplus_idle``: after so many seconds without an exchange all connections to an endpoint but one are closed,
-    unless configured (None: never).
+    layers of the server and client stacks (gRPC's deadlines); ``edge_modules`` stand above the server's counters, where other
+    forms of the protocol become its own (gRPC-Web). Servers have those of all protocols that they speak.
+    ``alpn``: the protocol's name in ALPN. ``also``: the protocols whose clients a router of this one serves as well, each
+    recognised by its first bytes. ``per_connection``: how many exchanges a new connection to an endpoint can be expected to
+    carry at once; ``max_connections``: per endpoint, unless configured; ``surplus_idle``: after so many seconds without an
+    exchange all connections to an endpoint but one are closed, unless configured (None: never).
     """
 
     name: str
@@ -333,6 +334,7 @@ class ProtocolPlugin:
     connect: Callable[[Any, ClientContext], Connect]
     render: Render
     server_modules: tuple[Module, ...] = ()
+    edge_modules: tuple[Module, ...] = ()
     client_modules: tuple[Module, ...] = ()
     alpn: str = ""
     also: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from protocols.grpc import deadline
+from protocols.grpc import deadline, web
 from protocols.http2.client import connector
 from protocols.http2.config import ClientConfig, RouterConfig, ServerConfig
 from protocols.http2.keepalive import KeepAlive, Times
@@ -46,6 +46,7 @@ def _protocol(name: str, identifier: str, classifier: str) -> ProtocolPlugin:
         serve=_serve,
         connect=_connect,
         render=render_h2,
+        edge_modules=(web.IN,),
         server_modules=(deadline.IN,),
         client_modules=(deadline.OUT,),
         per_connection=100,

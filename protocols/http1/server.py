@@ -37,6 +37,7 @@ class Http1Reply(Http1Sink):
 
     __slots__ = ("connection", "request", "started")
 
+    carries_grpc = False
     discreet = False
 
     def __init__(self, connection: Http1ServerConnection, request: RequestHead) -> None:

@@ -46,6 +46,7 @@ class ServerStream(Stream):
 
     __slots__ = ("exchange", "gone", "started", "strand")
 
+    carries_grpc = True
     discreet = False
 
     def __init__(self, conn: Http2Connection, stream_id: int) -> None:

@@ -6,6 +6,7 @@ What varies by request, by logical name and by bound name is made once for each,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -43,6 +44,7 @@ class ServerParams:
     clear_context: bool = False
     forwarded: ForwardedConfig | None = None
     timestamp: str | None = None
+    grpc_web: Any = None
 
 
 @attrs.frozen
@@ -87,16 +89,16 @@ SERVER = Stack(
             above="server_stats",
         ),
         _module(
-            "clear_context",
-            lambda params, nxt: clear_context(params.clear_context, nxt),
-            "what strangers say is read by nobody, and what anybody says of us is not told to them",
-            above="server_limit response_headers deadline dtab_context",
-        ),
-        _module(
             "server_stats",
             lambda params, nxt: stats(params.metrics, params.classify, nxt),
             "counts everything, also what we refuse",
             above="call_depth dtab_context",
+        ),
+        _module(
+            "clear_context",
+            lambda params, nxt: clear_context(params.clear_context, nxt),
+            "what strangers say is read by nobody, and what anybody says of us is not told to them",
+            above="server_limit response_headers deadline dtab_context",
         ),
         _module(
             "server_limit",
@@ -142,6 +144,15 @@ SERVER = Stack(
         ),
     )
 ).check()
+
+
+def server_stack(edge: tuple[Module, ...], more: tuple[Module, ...]) -> Stack:
+    """The server stack with the layers of the protocols that a server speaks."""
+    stack = SERVER
+    for module in edge:
+        stack = stack.insert_above("server_stats", module)
+    return Stack(stack.modules + more).check()
+
 
 PATH = Stack(
     (

@@ -54,3 +54,37 @@ class AddForwardedHeader:
 
     by: Label = attrs.field(factory=Label)
     for_: Label = attrs.field(factory=Label)
+
+
+def origins(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: origins as browsers write them, or ``*``."""
+    for origin in value:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s,*]+", origin):
+            raise ValueError(f"{origin!r} is no origin, such as https://app.example.com, nor '*'")
+
+
+def field_names(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: names of headers."""
+    for name in value:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise ValueError(f"{name!r} is no name of a header")
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not 0 <= value <= 86400:
+        raise ValueError(f"must be between 0 and 86400, not {value}")
+
+
+@attrs.frozen
+class GrpcWeb:
+    """``grpcWeb``, waypost's own: clients of gRPC-Web are served, from browsers of these origins too."""
+
+    allow_origins: tuple[str, ...] = attrs.field(default=(), validator=origins)
+    allow_headers: tuple[str, ...] = attrs.field(default=(), validator=field_names)
+    expose_headers: tuple[str, ...] = attrs.field(default=(), validator=field_names)
+    allow_credentials: bool = False
+    max_age_secs: int = attrs.field(default=600, validator=_seconds)
+
+    def __attrs_post_init__(self) -> None:
+        if self.allow_credentials and "*" in self.allow_origins:
+            raise ValueError("allowCredentials needs origins by name: with '*' any page could act in its visitors' name")

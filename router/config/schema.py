@@ -11,7 +11,7 @@ import attrs
 
 from dtab import Dtab, Path, PathPattern
 from router.config.access_log import AccessLogKeys
-from router.config.edge import AddForwardedHeader, field_name
+from router.config.edge import AddForwardedHeader, GrpcWeb, field_name
 from router.config.tls import ClientTls, ServerTls
 from router.spi import Plugin, ProtocolPlugin
 
@@ -136,7 +136,7 @@ class HostConnectionPool:
 
 @attrs.frozen
 class ServerBase:
-    """Keys of ``servers`` in every protocol. ``proxy_protocol`` is waypost's own."""
+    """Keys of ``servers`` in every protocol. ``proxy_protocol`` and ``grpc_web`` are waypost's own."""
 
     port: int | None = attrs.field(default=None, validator=port_number)
     ip: str = "127.0.0.1"
@@ -148,6 +148,7 @@ class ServerBase:
     add_forwarded_header: AddForwardedHeader | None = None
     timestamp_header: str | None = attrs.field(default=None, validator=field_name)
     proxy_protocol: bool = False
+    grpc_web: GrpcWeb | None = None
 
 
 @attrs.frozen

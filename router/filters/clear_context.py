@@ -75,6 +75,10 @@ class ClearedReply:
         return self._reply.peer
 
     @property
+    def carries_grpc(self) -> bool:
+        return self._reply.carries_grpc
+
+    @property
     def ends(self) -> Ends:
         return self._reply.ends
 

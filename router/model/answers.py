@@ -20,10 +20,12 @@ _GRPC_SAFE = frozenset(range(0x20, 0x7F)) - {0x25}
 
 
 def render_http(exchange: Exchange, failure: Failure) -> None:
-    """Answer an HTTP/1.1 client."""
+    """Answer an HTTP/1.1 client, in gRPC's way if it speaks gRPC-Web."""
     if _nobody_listens(exchange, failure):
         return
-    if exchange.reply.started:
+    if exchange.request.grpc and exchange.reply.carries_grpc:
+        _grpc(exchange, failure)
+    elif exchange.reply.started:
         exchange.reply.abort(failure)
     elif exchange.request.grpc:
         _text(exchange, failure, 415 if failure.kind is Kind.UNSUPPORTED else failure.answer.http)

@@ -62,6 +62,11 @@ class Reply(Sink, Protocol):
         ...
 
     @property
+    def carries_grpc(self) -> bool:
+        """Whether a gRPC answer can be put into it: over HTTP/2, and as gRPC-Web anywhere."""
+        ...
+
+    @property
     def discreet(self) -> bool:
         """Whether the client is to learn nothing of why an exchange failed."""
         ...

@@ -10,6 +10,7 @@ import pytest
 from dtab import Path
 from router.access_log.forms import renderer
 from router.bind.segments import CLIENT, PATH, SERVER
+from router.config.edge import GrpcWeb
 from router.filters.access_log import AccessLog
 from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
 from router.filters.admission import Gate
@@ -51,6 +52,7 @@ PARAMS = SimpleNamespace(
     clear_context=True,
     forwarded=ForwardedConfig(),
     timestamp="x-request-start",
+    grpc_web=GrpcWeb(allow_origins=("*",)),
     deadline=DeadlineConfig(10.0),
     gate=GATE,
     adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),
@@ -59,7 +61,8 @@ PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
 MODULES = dict.fromkeys(
     [
         *SERVER.modules, *PATH.modules, *CLIENT.modules,
-        *(module for protocol in PROTOCOLS for module in (*protocol.server_modules, *protocol.client_modules)),
+        *(module for protocol in PROTOCOLS for module in (*protocol.edge_modules, *protocol.server_modules)),
+        *(module for protocol in PROTOCOLS for module in protocol.client_modules),
     ]
 )  # fmt: skip
 EACH = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.role)

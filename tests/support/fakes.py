@@ -53,6 +53,7 @@ class RecordingReply:
         self.aborted: Failure | None = None
         self.client_certificate: bytes | None = None
         self.ends = Ends(("192.0.2.1", 40000), ("192.0.2.2", 80))
+        self.carries_grpc = True
         self.discreet = False
 
     def inform(self, head: ResponseHead) -> None:
