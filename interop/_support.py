@@ -226,6 +226,19 @@ def router(name: str, routers: Sequence[Mapping[str, object]]) -> Iterator[Proce
         yield process
 
 
+def certificate(name: str) -> dict[str, str]:
+    """A new certificate for 127.0.0.1 beside the logs, as a server's `tls`; raises `Unavailable`."""
+    try:
+        import trustme
+    except ImportError:
+        raise Unavailable("trustme not found (pip install -e '.[dev]')") from None
+    made = trustme.CA().issue_cert(LOOPBACK)
+    cert, key = log_file(name).with_suffix(".crt"), log_file(name).with_suffix(".key")
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    made.private_key_pem.write_to_path(str(key))
+    return {"certPath": str(cert), "keyPath": str(key)}
+
+
 # --- verdicts -----------------------------------------------------------------------------------------------------------------
 
 

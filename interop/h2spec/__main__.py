@@ -61,19 +61,6 @@ def pinned_version() -> str:
     return found[1]
 
 
-def certificate() -> dict[str, str]:
-    """A new certificate for the router, as its `tls`; raises `Unavailable`."""
-    try:
-        import trustme
-    except ImportError:
-        raise support.Unavailable("trustme not found (pip install -e '.[dev]')") from None
-    made = trustme.CA().issue_cert(support.LOOPBACK)
-    cert, key = support.log_file("h2spec").with_suffix(".crt"), support.log_file("h2spec").with_suffix(".key")
-    made.cert_chain_pems[0].write_to_path(str(cert))
-    made.private_key_pem.write_to_path(str(key))
-    return {"certPath": str(cert), "keyPath": str(key)}
-
-
 @contextmanager
 def behind_router(*, tls: bool) -> Iterator[Target]:
     """A backend, and a router whose every request leads to it; raises `StartError`."""
@@ -82,7 +69,7 @@ def behind_router(*, tls: bool) -> Iterator[Target]:
         "protocol": "h2",
         "identifier": {"kind": "io.l5d.static", "path": "backend"},
         "dtab": f"/svc/backend => /$/inet/{support.LOOPBACK}/{back};",
-        "servers": [{"ip": support.LOOPBACK, "port": front, **({"tls": certificate()} if tls else {})}],
+        "servers": [{"ip": support.LOOPBACK, "port": front, **({"tls": support.certificate("h2spec")} if tls else {})}],
     }
     backend = [sys.executable, "-m", "interop.h2spec.backend", str(back)]
     with support.serving("h2spec-backend", backend, ports=[back]), support.router("h2spec-router", [router]):

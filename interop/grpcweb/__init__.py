@@ -1,0 +1,1 @@
+"""gRPC-Web from a browser, by the client that gRPC's own project makes."""
