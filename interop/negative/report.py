@@ -37,7 +37,7 @@ def render(cells: Sequence[Cell], fronts: Sequence[str]) -> str:
     parts = [by_client(cells, fronts[0])]
     if len(fronts) > 1:
         parts.append(support.table(by_front(cells, fronts)))
-    parts += filter(None, (_skips(cells), _failures([cell for cell in cells if cell.front == fronts[0]])))
+    parts += filter(None, (_skips(cells), _late(cells), _failures([cell for cell in cells if cell.front == fronts[0]])))
     return "\n\n".join(parts)
 
 
@@ -47,6 +47,11 @@ def _skips(cells: Sequence[Cell]) -> str:
         if cell.outcome == "skip":
             reasons[cell.reason] = reasons.get(cell.reason, 0) + 1
     return "\n".join(f"skip: {reason} ({count})" for reason, count in reasons.items())
+
+
+def _late(cells: Sequence[Cell]) -> str:
+    late = [f"{cell.front}: {cell.probe}: {cell.client}" for cell in cells if cell.outcome == "ok" and cell.reason]
+    return "\n".join(f"passed at the second attempt: {cell}" for cell in late)
 
 
 def _failures(cells: Sequence[Cell]) -> str:

@@ -65,12 +65,16 @@ class Driver:
         assert process.stdin is not None
         job = {"port": port, "parallel": parallel, "calls": [asdict(call) for call in calls]}
         line = None
-        with trio.move_on_after(patience(calls, parallel)):
-            await process.stdin.send_all(json.dumps(job).encode() + b"\n")
-            line = await self._line()
+        try:
+            with trio.move_on_after(patience(calls, parallel)):
+                await process.stdin.send_all(json.dumps(job).encode() + b"\n")
+                line = await self._line()
+        finally:
+            if not line:  # a later answer would be taken for the next job's
+                with trio.CancelScope(shield=True):
+                    await self.stop()
+                    await self.start()
         if not line:
-            await self.stop()
-            await self.start()
             raise Stuck("the client hangs" if line is None else "the client died")
         return [Answer(**answer) for answer in json.loads(line)]
 

@@ -29,7 +29,7 @@ GRPC_OF = [{7: 14, 8: 1, 11: 8, 12: 7}.get(code, 13) for code in CODES]
 # What may be told to an HTTP/2 client: codes about our own conduct towards the backend, and the one of a clean end, may not.
 H2_OF = [code if code in (7, 8, 11) else 2 for code in CODES]
 BODY = b"\0\0\0\0\x64" + bytes(100)
-EACH = tuple(Call(f"/neg.Probe/{code}") for code in CODES)
+EACH = tuple(Call(f"/neg.Probe/{code}", deadline=5.0) for code in CODES)
 
 
 def code_of(stream: Stream) -> int:
