@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import yaml
 
@@ -206,6 +207,16 @@ def _wait_for_accept(process: Process, port: int, deadline: float) -> None:
         time.sleep(0.02)
 
 
+def _wait_until_ready(process: Process, port: int, deadline: float) -> None:
+    """The supervisor has the sockets before its workers serve: who asks earlier waits for them."""
+    while True:
+        with suppress(OSError), urlopen(f"http://{LOOPBACK}:{port}/ready", timeout=1.0):
+            return
+        if process.exit_code() is not None or time.monotonic() > deadline:
+            raise StartError(f"{process.name} does not become ready\n{process.tail()}")
+        time.sleep(0.02)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nothing listens on, all different."""
     with ExitStack() as stack:
@@ -218,11 +229,13 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def router(name: str, routers: Sequence[Mapping[str, object]]) -> Iterator[Process]:
     """Run waypost with these routers (entries of the configuration's `routers`) until the block ends; raises `StartError`."""
-    admin = {"ip": LOOPBACK, "port": free_ports(1)[0]}
+    (port,) = free_ports(1)
+    admin = {"ip": LOOPBACK, "port": port}
     config = log_file(name).with_suffix(".yaml")
     config.write_text(yaml.safe_dump({"admin": admin, "routers": [dict(each) for each in routers]}, sort_keys=False))
     ports = [server["port"] for each in routers for server in each["servers"]]  # type: ignore[attr-defined]
     with serving(name, [sys.executable, "-m", "router.cli", "run", config], ports=ports) as process:
+        _wait_until_ready(process, port, time.monotonic() + 20.0)
         yield process
 
 

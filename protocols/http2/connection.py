@@ -101,6 +101,7 @@ class Http2Connection:
         self._resets_kept = max(RESETS_KEPT, min(settings.streams, MAX_RESETS_KEPT))
         self._per_turn = limits.TURN
         self._pause = 0.0  # seconds before the next turn
+        self._paused = False
         self._turn = 0  # units of work that are left of this turn
         self._reads = 0
         self._condemned = False  # by what cannot raise: a tiny window
@@ -172,6 +173,10 @@ class Http2Connection:
         if self._condemned:
             raise frames.abuse("tiny_window", "windows that let only a few bytes pass")
 
+    def restart(self, now: float) -> None:
+        """A pause is over, in which no allowance grew."""
+        self._idle_work.restart(now)
+
     def cut_short(self) -> None:
         """A tiny window made us send a tiny frame. Another connection may have brought the data: nothing is raised here."""
         allowance = self._idle_work
@@ -194,6 +199,9 @@ class Http2Connection:
             return
         if self._tail:
             data = self._tail + data
+        if self._paused:
+            self._paused = False
+            self.restart(self.now())
         self._turn = self._per_turn
         self._pause = 0.0
         self._reads += 1
@@ -206,7 +214,9 @@ class Http2Connection:
         except HeaderCodecError as error:
             self.fault(ErrorCodes.COMPRESSION_ERROR, str(error))
         if self._turn <= 0 and self._tail and not self.closed:
-            self.wire.again(self._pause if self._per_turn == limits.TURN else limits.SUSPECT_PAUSE)
+            pause = self._pause if self._per_turn == limits.TURN else limits.SUSPECT_PAUSE
+            self._paused = pause > 0
+            self.wire.again(pause)
 
     def _frames(self, data: bytes, at: int) -> bytes:
         """The loop; returns what is left of ``data``: an incomplete frame, or all that is too much for this turn."""

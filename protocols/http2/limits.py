@@ -20,7 +20,7 @@ Theory of operation
 5. One read is worked off in turns of about ``TURN`` units (some forty requests), so that whatever a peer packs into it, the
    others wait for a few milliseconds at most. A connection of whose streams more than ``SUSPECT_AFTER`` and more than half did
    not go well, or that has spent half of its work without gain, has shorter turns, ``SUSPECT_TURN``, and pauses between
-   them: with a tenth of the time at most, what it is up to takes it longer, and nobody else.
+   them: with a tenth of the time at most, what it is up to takes it longer, and nobody else. Nothing grows back in pauses.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ class Allowance:
         self._per_second = per_second
         self._since = now
         self._earned = 0
+
+    def restart(self, now: float) -> None:
+        """The time until ``now`` was not the peer's to behave well in: it waited for us."""
+        self._since = now
 
     def settle(self, now: float, earned: int) -> bool:
         """Add what time and ``earned``, a total that only grows, have brought; whether that makes up for what was taken."""

@@ -349,6 +349,11 @@ class Http2ServerConnection(Http2Connection):
         if allowance.left < 0 and not allowance.settle(self.now(), self._went_well()):
             raise frames.abuse(kind, why)
 
+    def restart(self, now: float) -> None:
+        super().restart(now)
+        self._resets_left.restart(now)
+        self._faults_left.restart(now)
+
     def _went_wrong(self) -> None:
         self._cut += 1
         self._turn -= limits.CUT_COST

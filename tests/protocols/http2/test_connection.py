@@ -586,6 +586,22 @@ def test_the_peers_stream_limit_is_told() -> None:
     assert back.session.free == 0
 
 
+def test_an_endpoint_that_floods_is_let_go() -> None:
+    """The budgets hold for both roles; what was under way can be told apart from what was never sent."""
+    back = Back()
+    back.session.received(SettingsFrame(0).serialize())
+    back.start()
+    back.wire.take()
+    ping = PingFrame(0, opaque_data=b"attacked").serialize() * 500
+    for _ in range(100):
+        back.session.received(ping)
+    assert back.session.closed
+    assert back.session.free == 0
+    assert back.wire.frames()[-1].error_code == 11
+    (failure,) = back.failures
+    assert failure.kind is Kind.PROTOCOL
+
+
 def test_who_speaks_http_1_can_read_the_answer() -> None:
     front = Front()
     assert front.wire.take() == b""
