@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ import trio
 
 from tests.e2e.conftest import port_of
 from tests.support import h1, h2peer
+from tests.support.certs import Pki
 
 OK = [(b":status", b"200"), (b"content-type", b"text/plain"), (b"l5d-x", b"1")]
 STRANGE = [("l5d-dtab", "/svc => /$/inet/127.0.0.1/1"), ("l5d-ctx-deadline", "1 2"), ("l5d-ctx-trace", "AAAA"), ("l5d-a", "b")]
@@ -128,6 +133,51 @@ async def test_the_proxy_protocol_names_the_client(
         with trio.fail_after(2):
             while worker.servers[0].connections:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_the_header_comes_before_tls(start: Any, listen: Any, nursery: trio.Nursery, tmp_path: Path) -> None:
+    port, pki = await serve(nursery, listen, "http"), Pki(tmp_path)
+    cert, key = pki.issue("router.test")
+    server = f"proxyProtocol: true, addForwardedHeader: {{for: {{kind: ip}}}}, tls: {{certPath: {cert}, keyPath: {key}}}"
+    async with start(yaml("http", port, server)) as worker:
+        for header, who in ((V1, b"192.0.2.7"), (V2, b"192.0.2.7"), (LOCAL, b"127.0.0.1")):
+            stream = await trio.open_tcp_stream("127.0.0.1", port_of(worker))
+            await stream.send_all(header)
+            secure = trio.SSLStream(stream, pki.client(), server_hostname="router.test")
+            with trio.fail_after(5):
+                status, _, body = await h1.Client(secure).request("GET", "/", "web")  # type: ignore[arg-type]
+            assert status == 200
+            assert b";for=" + who + b";host=web;proto=https" in body
+            await stream.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy not found")
+@pytest.mark.parametrize("version", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"])
+async def test_behind_haproxy(start: Any, listen: Any, nursery: trio.Nursery, tmp_path: Path, version: str) -> None:
+    port = await serve(nursery, listen, "http")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        front = probe.getsockname()[1]
+    server = "proxyProtocol: true, addForwardedHeader: {by: {kind: 'ip:port'}, for: {kind: 'ip:port'}}"
+    async with start(yaml("http", port, server)) as worker:
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(
+            "defaults\n mode tcp\n timeout connect 2s\n timeout client 5s\n timeout server 5s\n"
+            f"listen l\n bind 127.0.0.1:{front}\n server s 127.0.0.1:{port_of(worker)} {version}\n"
+        )
+        process = await nursery.start(partial(trio.run_process, check=False), ["haproxy", "-db", "-q", "-f", str(config)])
+        with trio.fail_after(10):
+            while True:
+                try:
+                    stream = await trio.open_tcp_stream("127.0.0.1", front)
+                    break
+                except OSError:
+                    await trio.sleep(0.02)
+            own = stream.socket.getsockname()[1]
+            _, _, body = await h1.Client(stream).request("GET", "/", "web")
+        assert b'forwarded=by="127.0.0.1:%d";for="127.0.0.1:%d";' % (front, own) in body
+        await stream.aclose()
+        process.terminate()
 
 
 async def test_without_its_header_a_connection_is_refused(start: Any, nursery: trio.Nursery) -> None:
