@@ -158,6 +158,7 @@ class _Assembly:
         self.metrics = worker.metrics.scope("rt", router.label)
         self._connects: dict[tuple[Any, ...], Connect] = {}
         self._classifiers: dict[Any, Classifier] = {}
+        self._sessions: set[Any] = set()
 
     def start(self, context: InterpreterContext) -> None:
         """Make the router and open its listeners."""
@@ -261,7 +262,8 @@ class _Assembly:
         return self._connects[key]
 
     def _make_connect(self, protocol: ProtocolPlugin, own: Any, secure: Any) -> Connect:
-        return protocol.connect(own, ClientContext(self.worker.host, self.worker.poller, self.metrics.scope("client"), secure))
+        worker, metrics = self.worker, self.metrics.scope("client")
+        return protocol.connect(own, ClientContext(worker.host, worker.poller, metrics, secure, self._sessions))
 
     def _balancing(self, chosen: Any) -> Balancing:
         context = BalancerContext(self.worker.host.timers.now)

@@ -263,12 +263,14 @@ class ServerContext:
 @attrs.frozen
 class ClientContext:
     """What a protocol's client needs. ``tls``: how endpoints are reached with TLS, for :func:`protocols.wire.dial.dial`;
-    None: in clear."""
+    None: in clear. ``metrics``: the scope of all sessions of the router (``rt/<label>/client``); ``sessions``: those that are
+    open, kept by the protocols that have gauges of them."""
 
     host: Host
     poller: Any
     metrics: Metrics
     tls: Any = None
+    sessions: set[Any] = attrs.field(factory=set)
 
 
 class Server(Protocol):

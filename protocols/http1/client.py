@@ -83,6 +83,7 @@ class Http1Session:
         self._exchange = self._over = None
         unfinished = self.parser.state != DONE or (request is not None and not request.ended)
         if request is not None and request.source is not None:
+            request.release_credit()
             request.source.sink = None
             request.source = None
         if source is not None:

@@ -3,7 +3,7 @@
 Theory of operation
 
 1. :meth:`Parser.feed` keeps what is not complete and acts on the rest. Where the bytes are cut makes no difference: what is
-   refused while incomplete would be refused when complete.
+   refused while incomplete would be refused when complete; of two faults the one that is seen first is told.
 2. After the end of a message a parser stops until :meth:`Parser.resume`: pipelined requests wait in its buffer. Whoever feeds
    it stops reading meanwhile, so that the buffer is bounded by the limits and one read. ``resume`` may be called from an event:
    the loop that is under way goes on, so that many pipelined messages do not nest.

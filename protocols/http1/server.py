@@ -297,6 +297,7 @@ class Http1ServerConnection:
         source, self._source = self._source, None
         self._exchange = self._strand = self._reply = self._done = None
         if reply.source is not None:
+            reply.release_credit()
             reply.source.sink = None
             reply.source = None
         unread = source is not None and not source.ended

@@ -10,7 +10,7 @@ from h2.settings import SettingCodes
 
 from protocols.http2 import frames
 from protocols.http2.codec import Block
-from protocols.http2.connection import Http2Connection, Settings
+from protocols.http2.connection import Http2Connection, Settings, measure
 from protocols.http2.frames import ConnectionFault
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed, response_head, trailer_fields
@@ -105,6 +105,7 @@ class Http2Session(Http2Connection):
     def __init__(self, wire: Wire, settings: Settings) -> None:
         super().__init__(wire, settings)
         self.changed: Callable[[Session], None] = _ignore
+        self.gone: Callable[[Session], None] = _ignore
         self.greeted: Callable[[], None] = _nothing
         self.why = ""
         self.calmed: Callable[[], None] = _nothing  # the peer complained about PINGs
@@ -253,6 +254,7 @@ class Http2Session(Http2Connection):
 
     def _tell(self) -> None:
         self.greeted()
+        self.gone(self)
         self.changed(self)
 
     def _lost(self, stream: Stream, why: str) -> Failure:
@@ -279,12 +281,16 @@ def connector(settings: Settings, context: ClientContext, watch: Watch | None = 
 
     ``watch`` puts something between a session and its wire.
     """
+    sessions = context.sessions
+    measure(context.metrics.scope("stream"), sessions)
 
     async def open_session(host: str, port: int) -> Session:
         wire = await dial(context.poller, context.host.timers, host, port, context.tls, insist=True)
         session = Http2Session(wire, settings)
         greeted = trio.Event()
         session.greeted = greeted.set
+        session.gone = sessions.discard
+        sessions.add(session)
         wire.start(session if watch is None else watch(session, (host, port)))
         try:
             await greeted.wait()

@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import attrs
@@ -40,6 +40,7 @@ from protocols.http2.validation import Malformed
 from protocols.wire.connection import Connection as Wire
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields
+from router.model.metrics import Metrics
 
 log = logging.getLogger("waypost.http2")
 
@@ -145,7 +146,7 @@ class Http2Connection:
         self._unacked = unacked
 
     def uncredited(self) -> int:
-        """Bytes received whose credit has not come back yet (for leak checks)."""
+        """Bytes received whose credit has not come back yet: with no streams, none."""
         return self.settings.connection_window - self.recv_window - self._unacked
 
     @property
@@ -627,3 +628,10 @@ class Http2Connection:
         self._resets[stream_id] = None
         if len(self._resets) > self._resets_kept:
             self._resets.popitem(last=False)
+
+
+def measure(metrics: Metrics, connections: Collection[Http2Connection]) -> None:
+    """Gauges of what ``connections``, which change, have under way: ``open_streams``, and ``uncredited_bytes`` that came and
+    were not passed on. Computed when somebody looks."""
+    metrics.gauge("open_streams", lambda: sum([len(connection.streams) for connection in connections]))
+    metrics.gauge("uncredited_bytes", lambda: sum([connection.uncredited() for connection in connections]))

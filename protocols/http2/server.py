@@ -15,7 +15,7 @@ from h2.settings import SettingCodes
 
 from protocols.http2 import frames, limits
 from protocols.http2.codec import Block
-from protocols.http2.connection import Http2Connection, Settings
+from protocols.http2.connection import Http2Connection, Settings, measure
 from protocols.http2.frames import ConnectionFault, StreamFault
 from protocols.http2.limits import KINDS, Allowance
 from protocols.http2.stream import Stream
@@ -462,6 +462,7 @@ class Http2Server:
         self.patience = settings.limits.head_timeout_ms / 1000 or inf
         self._connections: set[Http2ServerConnection] = set()
         self._draining = False
+        measure(context.metrics.scope("stream"), self._connections)
         context.upgrades[b"h2c"] = self.upgrade
         self.expiries = Expiries(context.host.timers, context.session, context.metrics)
 

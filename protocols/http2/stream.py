@@ -82,9 +82,9 @@ class Stream(Source):
             else:
                 conn.wire.write(frame)
                 conn.wire.write(chunk)
+            source = self.source  # the end may release the exchange, and with it the source
             if end:
                 self._sent_end()
-            source = self.source
             if source is not None and size:
                 source.credit(size)
         elif not self.send_closed:
@@ -148,9 +148,10 @@ class Stream(Source):
                 self._write_data(memoryview(chunk)[:room], end=False)
                 continue
             queue.popleft()
+            source = self.source
             self._write_data(chunk, end=not queue and self._end == ())
-            if self.source is not None and size:
-                self.source.credit(size)
+            if source is not None and size:
+                source.credit(size)
         if queue:
             self._wait()
         else:

@@ -37,6 +37,9 @@ class Answers:
         process = worker.metrics.scope("process")
         process.gauge("resident_bytes", _resident)
         process.gauge("open_fds", lambda: float(len(os.listdir("/proc/self/fd"))))
+        process.gauge("timers", worker.host.timers.pending)
+        process.gauge("tasks", lambda: trio.lowlevel.current_statistics().tasks_living)
+        process.total("crashes", lambda: worker.host.crashes)
 
     async def metrics(self) -> list[str]:
         """All metrics, as the JSON texts of several snapshots."""

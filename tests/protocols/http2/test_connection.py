@@ -823,3 +823,16 @@ def test_closing_a_session_calls_nothing_repeatable() -> None:
     back.start()
     back.session.close()
     assert [(failure.kind, failure.retryable) for failure in back.failures] == [(Kind.RESET, False)]
+
+
+@pytest.mark.parametrize("window", [65535, 3])
+def test_the_last_bytes_of_a_body_are_credited_though_the_end_releases_the_exchange(window: int) -> None:
+    """The end may be sent with them at once, or with what had to wait for the client's window."""
+    front = Front()
+    front.greet({4: window})
+    front.headers(end=False)
+    front.conn.received(DataFrame(1, b"hello", flags=["END_STREAM"]).serialize())
+    if window == 3:
+        front.conn.received(WindowUpdateFrame(1, window_increment=10).serialize())
+    assert front.conn.streams == {}
+    assert front.conn.uncredited() == 0

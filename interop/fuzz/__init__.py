@@ -1,0 +1,1 @@
+"""Bytes that nobody would send, for every reader of bytes; guided by coverage."""

@@ -1,0 +1,1 @@
+"""Mixed and rude traffic for minutes, after which nothing of it may be left in the router."""
