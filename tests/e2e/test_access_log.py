@@ -32,6 +32,20 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"
 BAD = b"HTTP/1.1 503 Bad\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+def yaml(port: int, log: Path, sample: int) -> str:
+    return f"""
+routers:
+- protocol: http
+  label: test
+  dtab: |
+    /host => /$/inet/127.0.0.1/{port} ;
+    /svc => /host ;
+  accessLog: {{file: {log}, sample: {sample}}}
+  service: {{responseClassifier: {{kind: io.l5d.http.retryableRead5XX}}, totalTimeoutMs: 5000}}
+  servers: [{{port: 0}}]
+"""
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -39,19 +53,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 async def test_a_decision_is_told_whole(start: Any, listen: Any, nursery: trio.Nursery, tmp_path: Path) -> None:
     listener, port = await listen()
     log = tmp_path / "access.json"
-    text = f"""
-routers:
-- protocol: http
-  label: test
-  dtab: |
-    /host => /$/inet/127.0.0.1/{port} ;
-    /svc => /host ;
-  accessLog: {{file: {log}, sample: 0}}
-  service: {{responseClassifier: {{kind: io.l5d.http.retryableRead5XX}}, totalTimeoutMs: 5000}}
-  servers: [{{port: 0}}]
-"""
     nursery.start_soon(serve_http, listener, [OK, BAD, OK])
-    async with start(text) as worker:
+    async with start(yaml(port, log, sample=0)) as worker:
         assert await get(worker) == 200  # a success, which is not in the sample
         assert await get(worker) == 200  # and one at the second attempt
         assert await get(worker, ("l5d-dtab", "/svc => /$/fail")) == 502
@@ -65,19 +68,8 @@ routers:
 async def test_attempts_and_routes(start: Any, listen: Any, nursery: trio.Nursery, tmp_path: Path) -> None:
     listener, port = await listen()
     log = tmp_path / "access.json"
-    text = f"""
-routers:
-- protocol: http
-  label: test
-  dtab: |
-    /host => /$/inet/127.0.0.1/{port} ;
-    /svc => /host ;
-  accessLog: {{file: {log}}}
-  service: {{responseClassifier: {{kind: io.l5d.http.retryableRead5XX}}, totalTimeoutMs: 5000}}
-  servers: [{{port: 0}}]
-"""
     nursery.start_soon(serve_http, listener, [BAD, OK, OK])
-    async with start(text) as worker:
+    async with start(yaml(port, log, sample=1)) as worker:
         assert await get(worker) == 200
         assert await get(worker, ("l5d-dtab", "/svc => /host")) == 200
     first, second = lines(log)
