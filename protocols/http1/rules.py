@@ -2,9 +2,9 @@
 
 Refused: bare LF, folded lines, white space before the colon, control bytes, two spaces in the request line, a missing or
 second Host, user information in an authority, Transfer-Encoding with Content-Length or in HTTP/1.0, every coding but
-``chunked`` alone (501: Transfer-Encoding ends at each hop, so that we cannot pass on what we cannot undo), contradicting
-lengths, a Connection that names Content-Length. Accepted: any method that is a token; HTTP/1.2 and above, as 1.1; equal
-lengths, repeated or listed. Every expression here takes linear time.
+``chunked`` alone (501: Transfer-Encoding ends at each hop, so that we cannot pass on what we cannot undo), lengths that
+differ, if only in leading zeros, a Connection that names Content-Length. Accepted: any method that is a token; HTTP/1.2 and
+above, as 1.1; equal lengths, repeated or listed. Every expression here takes linear time.
 """
 
 from __future__ import annotations
@@ -208,10 +208,8 @@ def _check_codings(names: list[bytes], fault: int) -> None:
 
 
 def _declared(values: list[bytes], fault: int) -> int:
-    """The length that all of ``values`` mean (RFC 9110 §8.6)."""
-    if len(values) == 1 and _length(values[0]):
-        return int(values[0])
-    if any(not _length(value) for value in values) or len({int(value) for value in values}) > 1:
+    """The length that all of ``values`` say, in the same way (RFC 9110 §8.6)."""
+    if not _length(values[0]) or len(set(values)) > 1:  # 5 and 05 too: readers differ about them
         raise ProtocolFault(fault, "Content-Length is no number or contradicts itself")
     return int(values[0])
 

@@ -114,6 +114,7 @@ REFUSED = {
     "CL: 3 3": (post(b"Content-Length: 3 3"), 400),
     "CL: Arabic digits": (post("Content-Length: ٣".encode()), 400),
     "CL: too large for any file": (post(b"Content-Length: " + b"9" * 19), 400),
+    "CL: equal, but not written alike": (post(b"Content-Length: 5\r\nContent-Length: 05", body=b"hello"), 400),
     "CL: thousands of digits": (post(b"Content-Length: " + b"9" * 5000), 400),
     "CL: hidden by Connection": (post(b"Connection: close, Content-Length", b"Content-Length: 3"), 400),
     # chunks
