@@ -1,6 +1,6 @@
 """Classifiers of h2 routers: by HTTP status, and gRPC streams (by their request's content type) by their grpc-status.
 
-For a gRPC stream UNAVAILABLE is what a 5xx is for others.
+For a gRPC stream UNAVAILABLE is what a 5xx is for others. What broke off is judged alike, whatever it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ByEither:
         self._grpc = ByGrpcStatus((0,), (UNAVAILABLE,) if b"POST" in methods else ())
 
     def __call__(self, exchange: Exchange) -> Verdict:
-        return self._grpc(exchange) if exchange.request.grpc else self._plain(exchange)
+        return self._grpc(exchange) if exchange.request.grpc and exchange.complete else self._plain(exchange)
 
     def holds(self, exchange: Exchange, head: ResponseHead, end: bool) -> bool:
         """See :class:`Classifier`."""

@@ -11,7 +11,7 @@ Theory of operation
    stream reset and its loads returned, before the next begins.
 3. A response commits the exchange when its head comes, except where the classifier ``holds`` it (:mod:`router.filters.hold`).
 4. The wait before a retry is what the endpoint asked for (``grpc-retry-pushback-ms``, ``Retry-After``), else the back-off's. A
-   negative or malformed pushback means no (gRFC A6).
+   negative or malformed pushback means no (gRFC A6), and so does a wait that is too long to be held for.
 5. Bounds: ``max_retries`` retries an exchange whatever the budget; ``MAX_REQUEUES``; ``request_bytes`` of request and
    ``response_bytes`` of response kept per exchange.
 
@@ -139,6 +139,7 @@ class _Retries:
         self.per_request = scope.stat("per_request")
         self._total, self._exhausted = scope.counter("total"), scope.counter("budget_exhausted")
         self._limited, self._no_time = scope.counter("request_limit"), scope.counter("deadline")
+        self._malformed = scope.counter("malformed")
         self._pushed, self._too_long = scope.counter("pushback"), scope.counter("request_stream_too_long")
         too_long, too_late = scope.counter("response_stream_too_long"), scope.counter("classification_timeout")
         self._limits = Limits(policy.response_bytes, policy.patience, too_long, too_late)
@@ -161,7 +162,7 @@ class _Retries:
             if wait > 0:
                 await _sleep(exchange, wait)
             exchange.retries += 1
-            exchange.renew(_numbered(request, exchange.retries), edits)
+            exchange.renew(_numbered(request, exchange.retries, self._malformed), edits)
             failure = None
             try:
                 await next_service(exchange)
@@ -190,7 +191,7 @@ class _Retries:
         if refused is not None:
             refused.value += 1
             return None
-        asked = asked_wait(exchange)
+        asked = asked_wait(exchange, self._malformed)
         wait = next(waits) if asked is None else asked
         if wait < 0:
             self._pushed.value += 1
@@ -227,12 +228,15 @@ def _replayable(exchange: Exchange) -> bool:
     return body is None or (body.replay is not None and not body.replay.spoiled)
 
 
-def _numbered(request: RequestHead, done: int) -> RequestHead:
+def _numbered(request: RequestHead, done: int, malformed: Counter) -> RequestHead:
     """The request of attempt ``done``; gRPC's say how many there were before them (gRFC A6)."""
     if not request.grpc:
         return request
     before = request.get(ATTEMPTS)
-    count = done + (int(before) if before is not None and before.isdigit() and len(before) < 4 else 0)
+    if before is not None and not (before.isdigit() and len(before) < 4):
+        malformed.value += 1
+        before = None
+    count = done + (0 if before is None else int(before))
     fields = [field for field in request.fields if field[0] != ATTEMPTS]
     head = request.with_fields((*fields, (ATTEMPTS, b"%d" % count)))
     head.shared = False

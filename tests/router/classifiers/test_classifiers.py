@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from router.classifiers import grpc, h2, http
-from router.model.exchange import Exchange
+from router.model.exchange import Exchange, deadline_failure
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
 from router.model.verdict import FAILURE, RETRYABLE, SUCCESS
@@ -143,6 +143,9 @@ def test_a_failure_can_say_that_it_may_be_sent_again(module):
 
 
 REFUSED = Failure(Kind.RESET, "refused", Blame.UPSTREAM, code=7)
+LOST = Failure(Kind.RESET, "connection to the endpoint lost", Blame.UPSTREAM)
+TOO_SLOW = deadline_failure("attempt", 0.1)
+TOO_LATE = deadline_failure("client", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -158,8 +161,13 @@ REFUSED = Failure(Kind.RESET, "refused", Blame.UPSTREAM, code=7)
         (exchange(504), "compliant"),
         (exchange(500), ""),
         (exchange(404), ""),
-        (exchange(None, complete=False, failure=REFUSED), "compliant"),
-        (exchange(None, complete=False, failure=RESET), ""),
+        (exchange(None, complete=False, failure=REFUSED), "compliant always 14"),
+        (exchange(None, complete=False, failure=RESET), "always"),
+        (exchange(None, complete=False, failure=LOST), "always 14"),
+        (exchange(200, complete=False, failure=LOST), "always 14"),
+        (exchange(None, complete=False, failure=TOO_SLOW), "always"),
+        (exchange(None, complete=False, failure=GONE), ""),
+        (exchange(None, complete=False, failure=TOO_LATE), ""),
         (exchange(), ""),
     ],
 )
@@ -174,6 +182,18 @@ def test_what_the_grpc_kinds_may_send_again(over, wanted):
     if judge(grpc.RETRYABLE_STATUS_CODES, over, retryable_status_codes=[14]) is RETRYABLE:
         found.append("14")
     assert " ".join(found) == wanted
+
+
+def test_an_attempt_that_took_too_long_has_a_status_too():
+    slow = exchange(None, complete=False, failure=TOO_SLOW)
+    assert judge(grpc.RETRYABLE_STATUS_CODES, slow, retryable_status_codes=[4]) is RETRYABLE
+    assert judge(grpc.RETRYABLE_STATUS_CODES, slow, retryable_status_codes=[4], success_status_codes=[0, 4]) is FAILURE
+
+
+def test_what_broke_off_is_judged_alike_by_h2():
+    lost = exchange(None, complete=False, failure=LOST, content_type=b"application/grpc")
+    assert judge(h2.RETRYABLE_ALL_5XX, lost) is RETRYABLE
+    assert judge(h2.RETRYABLE_IDEMPOTENT_5XX, lost) is FAILURE
 
 
 def test_a_client_that_is_still_sending_sees_the_head_at_once():

@@ -376,6 +376,42 @@ def test_retry_after(value: bytes, wait: float) -> None:
     assert len(rig.endpoints.requests) == (1 if wait else 2)
     rig.host.pass_time(wait + 0.01)
     assert len(rig.endpoints.requests) == 2
+    assert rig.flat("service/retries/malformed") == (value == b"later")
+
+
+@pytest.mark.parametrize(
+    "value", [b"Tue, 14 Nov 2023 22:13:25 GMT", b"Tuesday, 14-Nov-23 22:13:25 GMT", b"Tue Nov 14 22:13:25 2023"]
+)
+def test_retry_after_a_date_in_each_of_its_forms(value: bytes) -> None:
+    """Five seconds after the fake host's clock begins, whatever the time zone of this machine."""
+    rig = Rig(Endpoints(answer(503, fields=((b"retry-after", value),))))
+    rig.call()
+    rig.host.pass_time(4.9)
+    assert len(rig.endpoints.requests) == 1
+    rig.host.pass_time(0.2)
+    assert len(rig.endpoints.requests) == 2
+
+
+@pytest.mark.parametrize("value", [b"301", b"99999999999", b"Tue, 14 Nov 2034 22:13:25 GMT"])
+def test_nobody_is_held_for_longer_than_five_minutes(value: bytes) -> None:
+    rig = Rig(Endpoints(answer(503, fields=((b"retry-after", value),))), backoff=constant(0.01))
+    call = rig.call()
+    if value == b"99999999999":  # no date and no number that means anything: as if it were not there
+        rig.host.pass_time(0.02)
+        assert (len(rig.endpoints.requests), rig.flat("service/retries/malformed")) == (2, 1)
+        return
+    assert call.done
+    assert call.reply.head is not None
+    assert (call.reply.head.status, call.reply.head.get(b"retry-after")) == (503, value)
+    assert (len(rig.endpoints.requests), rig.flat("service/retries/pushback")) == (1, 1)
+
+
+@given(st.binary(max_size=40) | st.from_regex(rb"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,9} \d\d:\d\d:\d\d [-+]?\d{0,9}"))
+def test_no_retry_after_hurts(value: bytes) -> None:
+    rig = Rig(Endpoints(answer(503, fields=((b"retry-after", value),))))
+    rig.call()
+    rig.host.pass_time(301.0)
+    assert rig.quiet()
 
 
 def test_grpc_attempts_are_numbered() -> None:
@@ -385,6 +421,10 @@ def test_grpc_attempts_are_numbered() -> None:
     rig = Rig(Endpoints(answer(200, fields=status(14))), classify=UNAVAILABLE)
     rig.call(b"POST", (*GRPC, (b"grpc-previous-rpc-attempts", b"3")))
     assert [request.get_all(b"grpc-previous-rpc-attempts") for request in rig.endpoints.requests] == [[b"3"], [b"4"]]
+    rig = Rig(Endpoints(answer(200, fields=status(14))), classify=UNAVAILABLE)
+    rig.call(b"POST", (*GRPC, (b"grpc-previous-rpc-attempts", b"many")))
+    assert rig.endpoints.requests[1].get(b"grpc-previous-rpc-attempts") == b"1"
+    assert rig.flat("service/retries/malformed") == 1
 
 
 # -- gRPC answers that are held ---------------------------------------------------------------------------------
