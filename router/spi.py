@@ -125,17 +125,22 @@ Pick = Callable[[], "Target | None"]
 MakePicker = Callable[[Sequence[Target]], Pick]
 """Make a picker from an immutable snapshot of targets; called again at each change."""
 
-Ended = Callable[[Target, float, bool], None]
-"""An exchange with the target is over: seconds from the pick to the response head (to the end where none came), and
-whether it was a success. Called after the load was taken back."""
+Ended = Callable[[Target, float, "bool | None"], None]
+"""An exchange with the target is over: seconds from the pick to the response head (to the end where none came), and whether it
+was a success; None where it was ended early by somebody else, so that the seconds are the least that it would have taken.
+Called after the load was taken back."""
+
+Fresh = Callable[[Target], None]
+"""The target was ejected and is to be tried again: what was measured of it is out of date."""
 
 
 @attrs.frozen
 class Balancing:
-    """A balancer's policy for one bound name. ``ended`` is None where the policy does not care."""
+    """A balancer's policy for one bound name. ``ended`` and ``fresh`` are None where the policy does not care."""
 
     make_picker: MakePicker
     ended: Ended | None = None
+    fresh: Fresh | None = None
 
 
 # -- accruals: make(config, AccrualContext) -> Accrual ---------------------------------------------------------

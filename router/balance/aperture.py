@@ -24,11 +24,22 @@ from typing import Any
 import attrs
 
 from router.balance.common import WithEffort, positive
-from router.balance.pairs import better_of_two
+from router.balance.pairs import any_available, better_of_two
 from router.spi import BalancerContext, Balancing, Pick, Plugin, Target
 
 MIN_DETERMINISTIC = 12
 STEPS = 50
+
+
+def _above_low(instance: Config | None, attribute: attrs.Attribute[Any], value: float) -> None:
+    positive(instance, attribute, value)
+    if instance is not None and value <= instance.low_load:
+        raise ValueError(f"must be more than lowLoad, which is {instance.low_load:g}, not {value:g}")
+
+
+def _one_of_peers(instance: Config | None, attribute: attrs.Attribute[Any], value: int) -> None:
+    if instance is not None and not 0 <= value < max(1, instance.peers):
+        raise ValueError(f"must be between 0 and {max(0, instance.peers - 1)}, one less than peers, not {value}")
 
 
 @attrs.frozen
@@ -37,10 +48,10 @@ class Config(WithEffort):
 
     smooth_window_ms: float = attrs.field(default=5_000, validator=positive)
     low_load: float = attrs.field(default=0.5, validator=positive)
-    high_load: float = attrs.field(default=2.0, validator=positive)
+    high_load: float = attrs.field(default=2.0, validator=_above_low)
     min_aperture: int = attrs.field(default=1, validator=positive)
     peers: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    peer: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    peer: int = attrs.field(default=0, validator=_one_of_peers)
 
 
 def make(config: Config, context: BalancerContext) -> Balancing:
@@ -150,7 +161,12 @@ def _deterministic(config: Config, context: BalancerContext, targets: tuple[Targ
         if share > 1e-9
     ]
     inner: Callable[[], Any] = better_of_two(parts, _load, config.max_effort, context.random)
-    return lambda: inner().target
+
+    def pick() -> Target:
+        target: Target = inner().target
+        return target if target.available else any_available(ring, context.random) or target
+
+    return pick
 
 
 def _ring_place(target: Target) -> bytes:

@@ -24,7 +24,7 @@ from router.model.service import Service
 from router.model.strand import Waiter
 from router.model.timers import Timer, Timers
 from router.model.verdict import SUCCESS
-from router.spi import Balancing, Pick, Target
+from router.spi import Balancing, Fresh, Pick, Target
 
 MAX_WAITERS = 10_000
 SHOWN = 20  # addresses that a failure lists
@@ -34,9 +34,11 @@ PICKS = 3  # picks to find an endpoint that was not tried yet, before all are lo
 class EndpointTarget:
     """One endpoint: its load (exchanges under way), its weight, its pool, its breaker, the balancer's own figures about it."""
 
-    __slots__ = ("available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "weight")
+    __slots__ = (
+        "_fresh", "available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "weight",
+    )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, pool: Pool, settings: BreakerSettings | None) -> None:
+    def __init__(self, endpoint: Endpoint, pool: Pool, settings: BreakerSettings | None, fresh: Fresh | None = None) -> None:
         self.endpoint = endpoint
         self.pool = pool
         self.weight = self.full = endpoint.weight
@@ -44,12 +46,18 @@ class EndpointTarget:
         self.load = 0
         self.metric: Any = None
         self.available = True
+        self._fresh = fresh
         self.service: Service = pool.conduct
         self.breaker = None if settings is None else Breaker(settings, self, self.show)
 
     def show(self) -> str:
         """The address, for events."""
         return self.endpoint.show()
+
+    def fresh(self) -> None:
+        """The balancer's figures are out of date."""
+        if self._fresh is not None:
+            self._fresh(self)
 
     def close(self) -> None:
         """Take nothing new; exchanges under way finish."""
@@ -75,6 +83,7 @@ class Balancer:
     ) -> None:
         self._make_picker = balancing.make_picker
         self._ended = balancing.ended
+        self._fresh = balancing.fresh
         self._make_pool = make_pool
         self._breakers = breakers
         self._roster = roster
@@ -129,7 +138,7 @@ class Balancer:
                 exchange.attempts.append(_attempt(exchange, target, started))
             if self._ended is not None:
                 until = exchange.responded_at or exchange.now()
-                self._ended(target, until - started, _fair(exchange))
+                self._ended(target, until - started, _went_well(exchange))
 
     def _pick_another(self, tried: tuple[Any, ...]) -> Target | None:
         """Avoid endpoints that failed this request already, as long as there is another one."""
@@ -196,7 +205,7 @@ class Balancer:
             key = (endpoint.host, endpoint.port)
             target = before.get(key) or self._targets.get(key)
             if target is None:
-                target = EndpointTarget(endpoint, self._make_pool(endpoint), self._breakers)
+                target = EndpointTarget(endpoint, self._make_pool(endpoint), self._breakers, self._fresh)
                 self._roster.joins(target, now, alone=not before)
             target.endpoint, target.full, target.leaves = endpoint, endpoint.weight, inf
             self._targets[key] = target
@@ -249,7 +258,11 @@ def _attempt(exchange: Exchange, target: EndpointTarget, began: float) -> Attemp
     return Attempt(target.show(), outcome, began, exchange.responded_at, exchange.now())
 
 
-def _fair(exchange: Exchange) -> bool:
-    """Whether the endpoint did what it could: what clients are blamed for is none of its failures."""
+def _went_well(exchange: Exchange) -> bool | None:
+    """Whether the endpoint did what it could; None where it was not given the time (see :data:`router.spi.Ended`)."""
+    if exchange.verdict is SUCCESS:
+        return True
     failure = exchange.failure
-    return exchange.verdict is SUCCESS or (failure is not None and failure.blame is Blame.CLIENT)
+    if failure is None or (failure.blame is Blame.UPSTREAM and not failure.rejected):
+        return False
+    return True if exchange.responded_at else None

@@ -50,9 +50,12 @@ ALIVE, EJECTED, OPEN, PROBED = State.ALIVE, State.EJECTED, State.OPEN, State.PRO
 
 
 class Switched(Protocol):
-    """What a breaker switches off and on."""
+    """What a breaker switches off and on; ``fresh`` is called when it is to be tried again."""
 
     available: bool
+
+    def fresh(self) -> None:
+        """What was known before the ejection is out of date."""
 
 
 class BreakerStats:
@@ -161,6 +164,7 @@ class Breaker:
 
     def _reopen(self, _: Any) -> None:
         self._timer = None
+        self._target.fresh()
         self._go(OPEN, available=True)
 
     def _revive(self) -> None:

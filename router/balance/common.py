@@ -13,6 +13,11 @@ def positive(instance: object, attribute: attrs.Attribute[Any], value: float) ->
         raise ValueError(f"must be more than 0, not {value:g}")
 
 
+def _effort(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not 1 <= value <= 100:
+        raise ValueError(f"must be between 1 and 100, not {value}")
+
+
 @attrs.frozen
 class Common:
     """``enable_probation``: endpoints that discovery drops stay in use while they work. ``slow_start_secs``: for that long
@@ -24,8 +29,7 @@ class Common:
 
 @attrs.frozen
 class WithEffort(Common):
-    """``max_effort``: how often to draw again when both endpoints drawn are unavailable; more tries fail less often when
-    many endpoints are down (Linkerd's default, 5, misses a healthy endpoint in less than 1 % of cases with half of them down).
-    """
+    """``max_effort``: how often to draw again when both endpoints drawn are unavailable, before an available one is sought from
+    a random place on. Only when there is none an unavailable one is picked."""
 
-    max_effort: int = attrs.field(default=5, validator=positive)
+    max_effort: int = attrs.field(default=5, validator=_effort)

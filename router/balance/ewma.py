@@ -9,6 +9,8 @@ Theory of operation (Finagle's peak EWMA, measured to the response head, so that
    and no further one before that has been answered, if there is any other choice.
 3. A failure is averaged in, not taken as a peak, as a latency of ``PENALTY`` seconds: who fails fast must not look fast, and
    who fails seldom must not be shunned.
+4. What was ended before its response by somebody else took at least so long: that may raise the average, never lower it.
+5. An endpoint that its breaker opens to a probe begins anew: what its failures cost would keep every probe away.
 """
 
 from __future__ import annotations
@@ -56,16 +58,21 @@ def make(config: Config, context: BalancerContext) -> Balancing:
             return UNKNOWN + load if load else 0.0
         return known.cost * exp((known.stamp - now()) / decay) * (load + 1)
 
-    def ended(target: Target, seconds: float, success: bool) -> None:
+    def ended(target: Target, seconds: float, success: bool | None) -> None:
         known: Latency | Any = target.metric
         time = now()
         weight = exp((known.stamp - time) / decay)
-        sample = seconds if success else max(seconds, PENALTY)
-        if success and sample >= known.cost * weight:
+        if success is None and seconds < known.cost * weight:
+            return
+        sample = max(seconds, PENALTY) if success is False else seconds
+        if success is not False and sample >= known.cost * weight:
             known.cost = sample
         else:
             known.cost = sample + (known.cost - sample) * weight
         known.stamp = time
+
+    def fresh(target: Target) -> None:
+        target.metric = Latency(now())
 
     def make_picker(targets: Sequence[Target]) -> Pick:
         for target in targets:
@@ -73,7 +80,7 @@ def make(config: Config, context: BalancerContext) -> Balancing:
                 target.metric = Latency(now())
         return better_of_two(tuple(targets), cost, config.max_effort, context.random)
 
-    return Balancing(make_picker, ended)
+    return Balancing(make_picker, ended, fresh)
 
 
 PLUGIN = Plugin("ewma", Config, make)

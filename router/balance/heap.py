@@ -92,7 +92,7 @@ def make(config: Config, context: BalancerContext) -> Balancing:
         current.append(heap)
         return heap.pick
 
-    def ended(target: Target, seconds: float, success: bool) -> None:
+    def ended(target: Target, seconds: float, success: bool | None) -> None:
         for heap in current:
             at = heap.index.get(id(target))
             if at is not None:

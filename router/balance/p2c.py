@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from router.balance.common import WithEffort
-from router.balance.pairs import better_of_two
+from router.balance.pairs import any_available, better_of_two
 from router.spi import BalancerContext, Balancing, Pick, Plugin, Target
 
 
@@ -46,7 +46,7 @@ def _equals(targets: tuple[Target, ...], effort: int, random: Callable[[], float
                 return best
             if other.available:
                 return other
-        return best
+        return any_available(targets, random) or best
 
     return pick
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from router.spi import Pick, Target
 
@@ -41,7 +41,7 @@ def _weighted(targets: Sequence[Target], random: Callable[[], float]) -> Draw:
 
 
 def better_of_two(targets: Sequence[Target], cost: Cost, effort: int, random: Callable[[], float]) -> Pick:
-    """Picks by ``cost`` per weight; the last one drawn when ``effort`` draws found nothing available."""
+    """Picks by ``cost`` per weight; when ``effort`` draws found nothing available, whatever is, and else the last one drawn."""
     if len(targets) < 2:
         only = targets[0] if targets else None
         return lambda: only
@@ -55,6 +55,12 @@ def better_of_two(targets: Sequence[Target], cost: Cost, effort: int, random: Ca
                 return best
             if other.available:
                 return other
-        return best
+        return any_available(targets, random) or best
 
     return pick
+
+
+def any_available(targets: Sequence[Target], random: Callable[[], float]) -> Target | None:
+    """The first one that is available from a random place on; None when all are ejected."""
+    start = int(random() * len(targets))
+    return next((target for target in chain(targets[start:], targets[:start]) if target.available), None)

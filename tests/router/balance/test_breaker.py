@@ -29,6 +29,10 @@ REFUSED = Failure(Kind.CONNECT, "refused", Blame.UPSTREAM, retryable=True)
 @attrs.define
 class Endpoint:
     available: bool = True
+    freshened: int = 0
+
+    def fresh(self) -> None:
+        self.freshened += 1
 
 
 class Rig:
@@ -129,7 +133,7 @@ def test_one_probe_at_a_time_and_a_good_one_revives() -> None:
     rig.host.pass_time(0.2)
     assert (rig.breaker.state, rig.endpoint.available) == (OPEN, True)
     probe = rig.begin()
-    assert (rig.breaker.state, rig.endpoint.available) == (PROBED, False)
+    assert (rig.breaker.state, rig.endpoint.available, rig.endpoint.freshened) == (PROBED, False, 1)
     rig.end(probe, GOOD)
     assert (rig.breaker.state, rig.endpoint.available) == (ALIVE, True)
     flat = rig.metrics.flat()
