@@ -24,12 +24,18 @@ class Constant:
     ms: int = attrs.field(default=0, validator=_milliseconds)
 
 
+def _not_below_min(instance: Jittered | None, attribute: attrs.Attribute[Any], value: int) -> None:
+    _milliseconds(instance, attribute, value)
+    if instance is not None and value < instance.min_ms:
+        raise ValueError(f"must not be below minMs, which is {instance.min_ms}, not {value}")
+
+
 @attrs.frozen
 class Jittered:
     """``min_ms``: the first wait (its bound with full jitter). ``max_ms``: the longest."""
 
     min_ms: int = attrs.field(validator=_milliseconds)
-    max_ms: int = attrs.field(validator=_milliseconds)
+    max_ms: int = attrs.field(validator=_not_below_min)
 
 
 def _constant(config: Constant, context: None) -> Backoff:
@@ -37,11 +43,11 @@ def _constant(config: Constant, context: None) -> Backoff:
 
 
 def _jittered(config: Jittered, context: None) -> Backoff:
-    return decorrelated(config.min_ms / 1000, max(config.min_ms, config.max_ms) / 1000)
+    return decorrelated(config.min_ms / 1000, config.max_ms / 1000)
 
 
 def _full_jitter(config: Jittered, context: None) -> Backoff:
-    return full_jitter(config.min_ms / 1000, max(config.min_ms, config.max_ms) / 1000)
+    return full_jitter(config.min_ms / 1000, config.max_ms / 1000)
 
 
 CONSTANT = Plugin("constant", Constant, _constant)

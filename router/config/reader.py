@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import types
 import typing
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -120,12 +121,28 @@ class Reader:
                 key = camel(field.name)
                 if not (nodes.is_mapping(node) and any(name == key for name, _, _ in nodes.entries(node))):
                     self.problem(node, f"missing required key {key!r}", where)
-        if not complete:
+        if not complete or not self._agree(cls, own, node, where):
             return INVALID
         try:
             return cls(**own)
-        except ValueError as error:  # values that do not go together
+        except ValueError as error:  # values of which no single one is at fault
             return self.problem(node, str(error), where)
+
+    def _agree(self, cls: type[Any], own: dict[str, Any], node: Any, where: str) -> bool:
+        """Whether values go together; validators that look at others than their own are told at their key's line."""
+        agreed = True
+        fields = attrs.fields(cls)
+        whole = SimpleNamespace(**{field.name: own.get(field.name, field.default) for field in fields})
+        places = {key: value for key, _, value in nodes.entries(node)} if nodes.is_mapping(node) else {}
+        for field in fields:
+            if field.validator is not None and field.name in own:
+                try:
+                    field.validator(whole, field, own[field.name])
+                except ValueError as error:
+                    key = camel(field.name)
+                    self.problem(places.get(key, node), str(error), f"{where}.{key}".lstrip("."))
+                    agreed = False
+        return agreed
 
     def instance(self, cls: type[Any], node: Any, level: str, where: str, skip: tuple[str, ...] = ()) -> Any:
         """An instance of ``cls`` from a mapping."""

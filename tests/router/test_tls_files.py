@@ -101,7 +101,7 @@ def test_an_encrypted_key_asks_nobody(pki: Pki) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (server(Path("/"), requireClientAuth="true"), "6:7 requireClientAuth needs caCertPath: whom to believe"),
+        (server(Path("/"), requireClientAuth="true"), "8:26 requireClientAuth needs caCertPath: whom to believe"),
         (
             server(Path("/"), ciphers="[RC4-MD5, nonsense]"),
             "8:16 this OpenSSL has no cipher 'RC4-MD5' (see openssl ciphers -v)",
@@ -109,8 +109,8 @@ def test_an_encrypted_key_asks_nobody(pki: Pki) -> None:
         (server(Path("/"), protocols="[TLSv1.1]"), "8:18 'TLSv1.1' is not one of TLSv1.2, TLSv1.3; older ones are broken"),
         (server(Path("/"), certificate="x"), "8:7 unknown key 'certificate' in tls"),
         (client("trustCertsBundle: x"), "4:10 tls needs a commonName, or disableValidation: true"),
-        (client("commonName: x, trustCerts: [a], trustCertsBundle: b"), "4:10 there are both trustCerts and trustCertsBundle"),
-        (client("disableValidation: true, clientAuth: {certPath: a, keyPath: b}"), "4:10 clientAuth with disableValidation"),
+        (client("commonName: x, trustCerts: [a], trustCertsBundle: b"), "4:61 there are both trustCerts and trustCertsBundle"),
+        (client("disableValidation: true, clientAuth: {certPath: a, keyPath: b}"), "4:48 clientAuth with disableValidation"),
         (client("commonName: x, trustCertsBundle: /none"), "4:44 /none: cannot be read: No such file or directory"),
         (client("commonName: x, trustCerts: [/no, /none]"), "4:39 /no: cannot be read: No such file or directory"),
         (client("commonName: x, clientAuth: {certPath: /none, keyPath: b}"), "4:49 /none: cannot be read"),
