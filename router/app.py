@@ -303,7 +303,6 @@ class _Assembly:
         log = self._access_log(core, f"{host}:{port}")
         params = ServerParams(
             metrics,
-            core.settings.classify,
             server.base.max_call_depth,
             self._deadlines(),
             gate,

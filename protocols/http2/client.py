@@ -55,8 +55,7 @@ class ClientStream(Stream):
             self.over.wake(None)
 
     def finish(self, trailers: Fields) -> None:
-        self.exchange.conclude(trailers)
-        super().finish(trailers)
+        super().finish(self.exchange.conclude(trailers))
         self.over.wake(None)
 
     def broken(self, failure: Failure) -> None:

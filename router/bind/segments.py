@@ -23,6 +23,7 @@ from router.filters.headers import Plan, call_depth, context_out, forward_client
 from router.filters.hedge import HedgePolicy, hedge
 from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified, stats
+from router.filters.success_class import success_class
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.filters.timestamp import timestamp
 from router.model.metrics import Metrics
@@ -36,7 +37,6 @@ class ServerParams:
     """One server (listener)."""
 
     metrics: Metrics
-    classify: Classifier
     max_call_depth: int
     deadline: DeadlineConfig
     gate: Gate | None
@@ -84,14 +84,14 @@ SERVER = Stack(
     (
         _module(
             "access_log",
-            lambda params, nxt: access_log(params.log, params.classify, nxt),
+            lambda params, nxt: access_log(params.log, nxt),
             "everything is recorded, also what we refuse",
             above="server_stats",
         ),
         _module(
             "server_stats",
-            lambda params, nxt: stats(params.metrics, params.classify, nxt),
-            "counts everything, also what we refuse",
+            lambda params, nxt: stats(params.metrics, nxt),
+            "counts everything, also what we refuse, by what the classifier of a name said of its exchanges",
             above="call_depth dtab_context",
         ),
         _module(
@@ -163,8 +163,14 @@ PATH = Stack(
             above="path_stats",
         ),
         _module(
+            "success_class",
+            lambda params, nxt: success_class(nxt),
+            "routers before us learn what the classifier said",
+            below="classifier",
+        ),
+        _module(
             "path_stats",
-            lambda params, nxt: stats(params.metrics, None, nxt),
+            lambda params, nxt: stats(params.metrics, nxt),
             "a logical request is one, however many attempts it takes",
             above="total_timeout",
         ),
@@ -199,7 +205,7 @@ CLIENT = Stack(
         ),
         _module(
             "client_stats",
-            lambda params, nxt: stats(params.metrics, None, nxt),
+            lambda params, nxt: stats(params.metrics, nxt),
             "counts attempts",
             above="attempt_timeout requeues",
         ),

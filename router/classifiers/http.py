@@ -55,10 +55,6 @@ class ByStatus:
             return RETRYABLE if exchange.request.method in self.methods or signalled(response) else FAILURE
         return RETRYABLE if exchange.request.method in self.methods and another_may_do(exchange.failure) else FAILURE
 
-    def early(self, head: ResponseHead) -> bool:
-        """See :class:`Early`."""
-        return head.status < 500
-
     def holds(self, exchange: Exchange, head: ResponseHead, end: bool) -> bool:
         """See :class:`Classifier`."""
         return head.status >= 500 and (exchange.request.method in self.methods or signalled(head))
@@ -75,14 +71,6 @@ class AllSuccessful:
         return False
 
 
-class AllStatusesSuccessful(AllSuccessful):
-    """And of HTTP/1.1 that can be said at once."""
-
-    def early(self, head: ResponseHead) -> bool:
-        """See :class:`Early`."""
-        return True
-
-
 _HTTP = frozenset({"http"})
 
 
@@ -94,4 +82,4 @@ NON_RETRYABLE_5XX = _plugin("nonRetryable5XX", lambda: ByStatus(NONE))
 RETRYABLE_READ_5XX = _plugin("retryableRead5XX", lambda: ByStatus(READ))
 RETRYABLE_IDEMPOTENT_5XX = _plugin("retryableIdempotent5XX", lambda: ByStatus(IDEMPOTENT))
 RETRYABLE_ALL_5XX = _plugin("retryableAll5XX", lambda: ByStatus(ALL))
-ALL_SUCCESSFUL = _plugin("allSuccessful", AllStatusesSuccessful)
+ALL_SUCCESSFUL = _plugin("allSuccessful", AllSuccessful)

@@ -9,7 +9,7 @@ import attrs
 
 from router.model.exchange import Exchange
 from router.model.service import Service
-from router.model.verdict import SUCCESS, Classifier
+from router.model.verdict import SUCCESS
 
 
 @attrs.frozen
@@ -21,7 +21,7 @@ class AccessLog:
     sample: float = 1.0
 
 
-def access_log(log: AccessLog | None, classify: Classifier, next_service: Service) -> Service:
+def access_log(log: AccessLog | None, next_service: Service) -> Service:
     """Record to ``log``; None: no layer."""
     if log is None:
         return next_service
@@ -32,7 +32,7 @@ def access_log(log: AccessLog | None, classify: Classifier, next_service: Servic
         try:
             await next_service(exchange)
         finally:
-            if sample >= 1.0 or random() < sample or classify(exchange) is not SUCCESS:
+            if sample >= 1.0 or random() < sample or exchange.verdict is not SUCCESS:
                 write(render(exchange))
 
     return access_log_service

@@ -6,18 +6,15 @@ for exchanges that ended because of the client, which say nothing about who was 
 
 from __future__ import annotations
 
-from router.model.exchange import Edit, Exchange
+from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure
-from router.model.headers import ResponseHead
 from router.model.metrics import Counter, Metrics
 from router.model.service import Service
-from router.model.verdict import SUCCESS, Classifier, Early
-
-SUCCESS_CLASS = b"l5d-success-class"
+from router.model.verdict import SUCCESS, Classifier
 
 
-def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) -> Service:
-    """Count what passes through, judged by ``classify``, or by the exchange's own classifier."""
+def stats(metrics: Metrics, next_service: Service) -> Service:
+    """Count what passes through, judged by the exchange's own classifier: that of its logical name, once it has one."""
     requests, success = metrics.counter("requests"), metrics.counter("success")
     failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
     pending, observe = metrics.gauge("pending"), metrics.stat("request_latency_ms").add
@@ -39,7 +36,7 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
             pending.value -= 1
             requests.value += 1
             observe((now() - started) * 1000.0)
-            if (exchange.verdict if classify is None else classify(exchange)) is SUCCESS:
+            if exchange.verdict is SUCCESS:
                 success.value += 1
             elif failure is not None and failure.blame is Blame.CLIENT:
                 cancelled.value += 1
@@ -53,34 +50,13 @@ def stats(metrics: Metrics, classify: Classifier | None, next_service: Service) 
 
 
 def classified(classify: Classifier, next_service: Service) -> Service:
-    """Have the exchange judged by ``classify`` from here on, and tell the client of what the head alone says."""
-    mark = _marking(classify) if isinstance(classify, Early) else None
+    """Have the exchange judged by ``classify`` from here on."""
 
     async def classified_service(exchange: Exchange) -> None:
         exchange.classify = classify
-        if mark is not None:
-            exchange.edit(mark)
         await next_service(exchange)
 
     return classified_service
-
-
-def _marking(classify: Early) -> Edit:
-    """Put Linkerd's ``l5d-success-class`` on a response's head, in the place of what an endpoint said."""
-
-    def mark(head: ResponseHead) -> ResponseHead:
-        cached = head.forwarded
-        if cached is not None and cached[0] is mark:
-            known: ResponseHead = cached[1]
-            return known
-        fields = [field for field in head.fields if field[0] != SUCCESS_CLASS]
-        fields.append((SUCCESS_CLASS, b"1.0" if classify.early(head) else b"0.0"))
-        marked = head.with_fields(tuple(fields))
-        if head.shared:
-            head.forwarded = (mark, marked)
-        return marked
-
-    return mark
 
 
 class _Statuses(dict[int, Counter]):

@@ -123,20 +123,33 @@ class Routed:
         }
 
 
+class Marks(Protocol):
+    """Puts on responses what is known of them."""
+
+    def head(self, exchange: Exchange, head: ResponseHead, end: bool) -> ResponseHead:
+        """The head to send on; ``exchange.response`` is ``head``, ``end``: it is all there is."""
+        ...
+
+    def trailers(self, exchange: Exchange, trailers: Fields) -> Fields:
+        """The trailers to send on; the exchange is complete."""
+        ...
+
+
 class Exchange:
     """One request and its answer.
 
     ``deadline`` and ``received_at`` are seconds of the host's clock. ``local_dtab``, ``path``, ``bound`` and
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
     ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
-    classifier of the logical name. ``held`` is the response that a gate has not let through yet. ``sent_at``: when the attempt
-    began, or got its connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those
-    are to be kept. ``note`` is free room for filters, by role.
+    classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
+    through yet. ``sent_at``: when the attempt began, or got its connection if it had to wait for one; kept only where ``heard``
+    is set. ``attempts``: a list where those are to be kept. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
         "_timer", "_verdict", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline", "deadline_cause",
-        "edits", "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "note", "path", "received_at", "reply",
+        "edits", "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "marks", "note", "path", "received_at",
+        "reply",
         "request", "responded_at", "response", "retries", "sent_at", "strand", "trailers", "tried",
     )  # fmt: skip
 
@@ -166,6 +179,7 @@ class Exchange:
         self._verdict: Verdict | None = None
         self.gate: Gate | None = None
         self.heard: Heard | None = None
+        self.marks: Marks | None = None
         self.held: Any = None
         self.edits: list[Edit] | None = None
         self.note: dict[str, Any] | None = None
@@ -189,6 +203,8 @@ class Exchange:
             for edit in edits:
                 head = edit(head)
         self.response = head
+        if self.marks is not None:
+            self.response = head = self.marks.head(self, head, end)
         self.responded_at = self.host.timers.now()
         heard = self.heard
         if heard is not None:
@@ -196,10 +212,11 @@ class Exchange:
         gate = self.gate
         return self.reply.start(head, end) if gate is None else gate(self, head, end)
 
-    def conclude(self, trailers: Fields) -> None:
-        """The response has ended as it should."""
+    def conclude(self, trailers: Fields) -> Fields:
+        """The response has ended as it should. Returns the trailers to send on."""
         self.trailers = trailers
         self.complete = True
+        return trailers if self.marks is None else self.marks.trailers(self, trailers)
 
     @property
     def grpc_status(self) -> bytes | None:
@@ -237,7 +254,7 @@ class Exchange:
         """An exchange of its own for a second attempt beside this one, answering to the same reply."""
         twin = Exchange(self.host, request, body, self.reply)
         twin.received_at, twin.deadline, twin.deadline_cause = self.received_at, self.deadline, self.deadline_cause
-        twin.path, twin.local_dtab, twin.classify = self.path, self.local_dtab, self.classify
+        twin.path, twin.local_dtab, twin.classify, twin.marks = self.path, self.local_dtab, self.classify, self.marks
         twin.attempts = self.attempts
         twin.edits = list(edits)
         if self.endpoint is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from router.model.exchange import Exchange
@@ -36,15 +36,6 @@ class Classifier(Protocol):
 
         ``end``: the head is all there is.
         """
-        ...
-
-
-@runtime_checkable
-class Early(Protocol):
-    """A classifier that can tell from the head alone what a response will be worth if it ends as it should."""
-
-    def early(self, head: ResponseHead) -> bool:
-        """Whether it will be a success."""
         ...
 
 

@@ -15,7 +15,7 @@ from tests.support import h1, h2peer
 MESSAGE = b"\0\0\0\0\3abc"
 GRPC = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"x-a", b"b")]
 STATUS = [(b"grpc-status", b"0")]
-FRAME = b"\x80\0\0\0\x0fgrpc-status:0\r\n"
+FRAME = b"\x80\0\0\0&grpc-status:0\r\nl5d-success-class:1.0\r\n"
 WEB = [("content-type", "application/grpc-web+proto"), ("x-grpc-web", "1")]
 TEXT = [("content-type", "application/grpc-web-text"), ("x-grpc-web", "1"), ("accept", "application/grpc-web-text")]
 

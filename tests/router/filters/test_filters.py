@@ -15,7 +15,7 @@ from dtab import read_dtab, read_path
 from router.classifiers.http import NON_RETRYABLE_5XX
 from router.filters.context import MAX_BYTES, dtab_context
 from router.filters.headers import Plan, call_depth, context_out, response_headers
-from router.filters.stats import stats
+from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
@@ -45,7 +45,7 @@ def test_stats_count_success_failure_status_and_cancellation() -> None:
         failing(Failure(Kind.RESET, "", Blame.CLIENT)),
         failing(Failure(Kind.CONNECT, "", Blame.UPSTREAM)),
     ):
-        Call(host, stats(metrics, good, service))
+        Call(host, classified(good, stats(metrics, service)))
     flat = metrics.flat()
     assert {name: flat[name] for name in ("requests", "success", "failures", "cancelled", "pending")} == {
         "requests": 4, "success": 1, "failures": 2, "cancelled": 1, "pending": 0,
@@ -55,7 +55,7 @@ def test_stats_count_success_failure_status_and_cancellation() -> None:
 
 def test_stats_measure_latency_and_pending() -> None:
     host, metrics, waiter = FakeHost(), Metrics(), Waiter[None]()
-    Call(host, stats(metrics, good, waiting(waiter)))
+    Call(host, classified(good, stats(metrics, waiting(waiter))))
     assert metrics.flat()["pending"] == 1
     host.pass_time(0.25)
     waiter.wake(None)
