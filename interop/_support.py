@@ -227,12 +227,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def router(name: str, routers: Sequence[Mapping[str, object]]) -> Iterator[Process]:
-    """Run waypost with these routers (entries of the configuration's `routers`) until the block ends; raises `StartError`."""
+def router(
+    name: str, routers: Sequence[Mapping[str, object]], namers: Sequence[Mapping[str, object]] = ()
+) -> Iterator[Process]:
+    """Run waypost with these routers and namers (as in the configuration) until the block ends; raises `StartError`."""
     (port,) = free_ports(1)
     admin = {"ip": LOOPBACK, "port": port}
     config = log_file(name).with_suffix(".yaml")
-    config.write_text(yaml.safe_dump({"admin": admin, "routers": [dict(each) for each in routers]}, sort_keys=False))
+    whole = {"admin": admin, "namers": [dict(each) for each in namers], "routers": [dict(each) for each in routers]}
+    config.write_text(yaml.safe_dump(whole, sort_keys=False))
     ports = [server["port"] for each in routers for server in each["servers"]]  # type: ignore[attr-defined]
     with serving(name, [sys.executable, "-m", "router.cli", "run", config], ports=ports) as process:
         _wait_until_ready(process, port, time.monotonic() + 20.0)
