@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+from router.filters.attempts import numbered
 from router.filters.budget import Budget
 from router.model.body import Chunk, FixedSource, Sink, Source
 from router.model.exchange import Exchange
@@ -102,7 +103,7 @@ class _Hedges:
         self.next_service = next_service
         self.latencies = Latencies()
         self.sent, self.won = metrics.counter("sent"), metrics.counter("won")
-        self.exhausted = metrics.counter("budget_exhausted")
+        self.exhausted, self.malformed = metrics.counter("budget_exhausted"), metrics.counter("malformed")
 
 
 class _Race:
@@ -161,7 +162,8 @@ class _Race:
             shared.exhausted.value += 1
             return
         shared.sent.value += 1
-        second = self._second = exchange.twin(self._request, self._edits, _body_again(exchange))
+        request = numbered(self._request, 1, shared.malformed)
+        second = self._second = exchange.twin(request, self._edits, _body_again(exchange))
         second.gate = self._second_responds
         self._strand = second.strand = Strand(exchange.host, self._conduct(second))
         self._strand.start()

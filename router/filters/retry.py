@@ -26,6 +26,7 @@ from math import inf
 
 import attrs
 
+from router.filters.attempts import numbered
 from router.filters.budget import Budget
 from router.filters.hold import Held, Limits
 from router.filters.pushback import asked_wait
@@ -40,7 +41,6 @@ from router.model.strand import Waiter
 from router.model.verdict import RETRYABLE, SUCCESS, Classifier
 
 MAX_REQUEUES = 25
-ATTEMPTS = b"grpc-previous-rpc-attempts"
 _NEVER_SENT = frozenset((Kind.CONNECT, Kind.RESET))
 _LEARN = 0.05  # weight of the newest exchange in the typical time to a response
 
@@ -162,7 +162,7 @@ class _Retries:
             if wait > 0:
                 await _sleep(exchange, wait)
             exchange.retries += 1
-            exchange.renew(_numbered(request, exchange.retries, self._malformed), edits)
+            exchange.renew(numbered(request, exchange.retries, self._malformed), edits)
             failure = None
             try:
                 await next_service(exchange)
@@ -226,21 +226,6 @@ class _Retries:
 def _replayable(exchange: Exchange) -> bool:
     body = exchange.body
     return body is None or (body.replay is not None and not body.replay.spoiled)
-
-
-def _numbered(request: RequestHead, done: int, malformed: Counter) -> RequestHead:
-    """The request of attempt ``done``; gRPC's say how many there were before them (gRFC A6)."""
-    if not request.grpc:
-        return request
-    before = request.get(ATTEMPTS)
-    if before is not None and not (before.isdigit() and len(before) < 4):
-        malformed.value += 1
-        before = None
-    count = done + (0 if before is None else int(before))
-    fields = [field for field in request.fields if field[0] != ATTEMPTS]
-    head = request.with_fields((*fields, (ATTEMPTS, b"%d" % count)))
-    head.shared = False
-    return head
 
 
 async def _sleep(exchange: Exchange, seconds: float) -> None:

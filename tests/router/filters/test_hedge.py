@@ -17,7 +17,7 @@ from router.model.backoff import constant
 from router.model.body import FixedSource, Source
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import RequestHead, ResponseHead
+from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Strand, Waiter
 from tests.support.fakes import Call, FakeHost, RecordingReply
@@ -92,10 +92,10 @@ class Rig:
             if exchange.body is not None:
                 exchange.body.sink = None
 
-    def call(self, body: Source | None = None) -> Call:
+    def call(self, body: Source | None = None, fields: Fields = ()) -> Call:
         call = Call.__new__(Call)
         call.reply = RecordingReply()
-        call.exchange = Exchange(self.host, RequestHead(b"POST", b"http", b"web", b"/"), body, call.reply)
+        call.exchange = Exchange(self.host, RequestHead(b"POST", b"http", b"web", b"/", fields), body, call.reply)
         call.failure, call.done, call._service = None, False, self.service
         call.strand = call.exchange.strand = Strand(self.host, call._run())
         call.strand.start()
@@ -134,6 +134,14 @@ def test_the_second_can_win(body: bytes) -> None:
     assert (call.reply.body, call.exchange.endpoint, call.exchange.complete) == (b"second", "endpoint 1", True)
     assert (rig.metrics.flat()["hedges/sent"], rig.metrics.flat()["hedges/won"]) == (1, 1)
     assert rig.quiet()
+
+
+def test_grpc_endpoints_are_told_of_the_attempt_before() -> None:
+    rig = Rig(HedgePolicy(0.1))
+    rig.call(fields=((b"content-type", b"application/grpc"), (b"grpc-previous-rpc-attempts", b"2")))
+    rig.host.pass_time(0.15)
+    said = [attempt.exchange.request.get(b"grpc-previous-rpc-attempts") for attempt in rig.attempts]
+    assert said == [b"2", b"3"]
 
 
 def test_the_first_can_still_win() -> None:
