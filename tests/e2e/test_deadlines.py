@@ -80,7 +80,7 @@ async def test_http2_is_reset_like_linkerd_or_answered(
     listener, port = await listen()
     peers: list[h2peer.Peer] = []
     nursery.start_soon(h2peer.serve, listener, lambda message: None, peers)
-    async with start(yaml("h2", port, status, "totalTimeoutMs: 50")) as worker:
+    async with start(yaml("h2", port, status, "totalTimeoutMs: 200")) as worker:
         client = await h2_client(nursery, worker)
         answer = await client.request("/")
         assert (answer.reset, answer.get(b":status")) == ((None, b"504") if status else (2, None))
