@@ -93,7 +93,7 @@ routers:
 - protocol: h2
   label: test
   dtab: /svc/web => /$/inet/127.0.0.1/{port}; /svc/sink => /$/inet/127.0.0.1/{silent_port}
-  servers: [{{port: 0}}]
+  servers: [{{port: 0, maxConcurrentStreamsPerConnection: 100, abuse: {{maxPrematureResets: 100}}}}]
 """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, swallow, [silent])
@@ -115,4 +115,6 @@ routers:
         nursery.cancel_scope.cancel()
     assert kinds == set(WAYS.values())
     print("p99 in CPU milliseconds:", [round(1000 * one, 1) for one in (*calm, *attacked)])
-    assert statistics.median(attacked) <= 2 * statistics.median(calm), (calm, attacked)
+    # Each attack is compared with the round just before it: what else the machine does is much the same in both.
+    ratios = [under / before for before, under in zip(calm, attacked, strict=True)]
+    assert statistics.median(ratios) <= 2, (calm, attacked)
