@@ -77,12 +77,20 @@ class Worker:
     log_files: dict[str, Writer] = attrs.field(factory=dict)
 
     async def drain(self, grace: float) -> None:
-        """Accept nothing new, let exchanges finish for at most ``grace`` seconds."""
+        """Accept nothing new, let exchanges finish for at most ``grace`` seconds. Tunnels, which nothing tells to finish, have
+        half of that."""
         for listener in self.listeners:
             listener.abort()
         for server in self.servers:
             server.drain()
-        with trio.move_on_after(grace):
+        await self._gone(grace / 2)
+        for server in self.servers:
+            server.end_tunnels()
+        await self._gone(grace / 2)
+
+    async def _gone(self, seconds: float) -> None:
+        """Wait until there are no connections, for at most ``seconds``."""
+        with trio.move_on_after(seconds):
             while any(server.connections for server in self.servers):  # noqa: ASYNC110 - many small events, looked at seldom
                 await trio.sleep(0.01)
 
@@ -314,6 +322,7 @@ class _Assembly:
         )
         upgrades: dict[bytes, Upgrade] = {}
         session = settings.session_limits(server.base.server_session)
+        tunnels = frozenset([kind.encode() for kind in server.base.tunnels])
 
         spoken = [protocol, *[self.registry.protocol(name) for name in protocol.also]]
         edge = dict.fromkeys([module for plugin in spoken for module in plugin.edge_modules])
@@ -321,7 +330,7 @@ class _Assembly:
         service = server_stack(tuple(edge), tuple(own)).make(params, core.route)
 
         def serve(plugin: ProtocolPlugin, config: Any) -> ProtocolServer:
-            context = ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades, session)
+            context = ServerContext(worker.host, worker.poller, service, plugin.render, metrics, upgrades, session, tunnels)
             return plugin.serve(config, context)
 
         servers = [serve(protocol, _inherited(server.protocol, self.router.own))]

@@ -254,7 +254,7 @@ exchange; the payload of its settings; the bytes read behind it."""
 class ServerContext:
     """What a protocol's server needs: ``service`` conducts, ``render`` answers failures, ``metrics`` is the server's
     scope (``rt/<label>/server/<ip>/<port>``). ``upgrades``: what the listener's connections can be upgraded to, by token; each
-    server adds what it takes. ``session`` limits the life of its connections."""
+    server adds what it takes. ``session`` limits the life of its connections. ``tunnels``: what kinds clients may ask for."""
 
     host: Host
     poller: Any
@@ -263,6 +263,7 @@ class ServerContext:
     metrics: Metrics
     upgrades: dict[bytes, Upgrade] = attrs.field(factory=dict)
     session: SessionLimits = NO_LIMITS
+    tunnels: frozenset[bytes] = frozenset()
 
 
 @attrs.frozen
@@ -307,6 +308,9 @@ class Server(Protocol):
 
     def drain(self) -> None:
         """Tell every connection to finish: GOAWAY in two steps, ``Connection: close``."""
+
+    def end_tunnels(self) -> None:
+        """End the tunnels that are open: their peers cannot be told to finish."""
 
     @property
     def connections(self) -> int:

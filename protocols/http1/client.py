@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from protocols.http1 import render
+from protocols.http1 import render, websocket
 from protocols.http1.core import DONE, Limits, ResponseParser
 from protocols.http1.halves import Http1Sink, Http1Source
 from protocols.http1.rules import Framing, ProtocolFault
 from protocols.wire.connection import Connection as Wire
 from protocols.wire.dial import dial
+from protocols.wire.tunnel import EndpointEnd
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
@@ -35,6 +36,8 @@ class Http1Session:
         self._over: Waiter[None] | None = None
         self._source: Http1Source | None = None
         self._request: Http1Sink | None = None
+        self._accept = b""  # what a 101 has to answer
+        self._tunnel: EndpointEnd | None = None
 
     @property
     def free(self) -> int:
@@ -59,8 +62,11 @@ class Http1Session:
         self.begun += 1
         self._sent_before = self.wire.sent
         try:
-            self.parser.expect(head.method)
-            self._send(head, exchange)
+            if head.tunnel:
+                self._ask(head)
+            else:
+                self.parser.expect(head.method)
+                self._send(head, exchange)
             await self._over
         finally:
             self._release()
@@ -76,10 +82,17 @@ class Http1Session:
         self._request = Http1Sink(self.wire, chunked=chunked)
         body.join(self._request)
 
+    def _ask(self, head: RequestHead) -> None:
+        """For a WebSocket. The request is complete: the body is the tunnel's."""
+        self.parser.expect(head.method, switching=True)
+        lines, self._accept = websocket.offer(head)
+        self.wire.write(render.request_head(head, lines))
+
     def _release(self) -> None:
         """The exchange is over; the connection can be used again if both messages are complete."""
         request, self._request = self._request, None
         source, self._source = self._source, None
+        tunnel, self._tunnel = self._tunnel, None
         self._exchange = self._over = None
         unfinished = self.parser.state != DONE or (request is not None and not request.ended)
         if request is not None and request.source is not None:
@@ -88,6 +101,9 @@ class Http1Session:
             request.source = None
         if source is not None:
             source.unjoin()
+        if tunnel is not None:
+            tunnel.release()
+            self.close()
         if self.closed:
             return
         if unfinished:
@@ -163,6 +179,17 @@ class Http1Session:
         """A 1xx response; 100 was for us."""
         if self._exchange is not None and head.status != 100:
             self._exchange.reply.inform(head)
+
+    def on_switch(self, head: ResponseHead) -> None:
+        """The endpoint speaks WebSocket from here on."""
+        fault = websocket.fault(head, self._accept)
+        if fault is not None:
+            raise ProtocolFault(502, fault)
+        exchange, over = self._exchange, self._over
+        assert exchange is not None
+        assert over is not None
+        self._tunnel = EndpointEnd(self.wire, exchange, over)
+        self._tunnel.open(head, self.parser.take())
 
     def on_response(self, head: ResponseHead, framing: Framing) -> None:
         """The final response begins."""

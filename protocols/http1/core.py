@@ -293,6 +293,9 @@ class ResponseEvents(Events, Protocol):
     def on_informational(self, head: ResponseHead) -> None:
         """A 1xx response."""
 
+    def on_switch(self, head: ResponseHead) -> None:
+        """A 101 to a request that asked for it. What follows waits, to be taken."""
+
     def on_response(self, head: ResponseHead, framing: Framing) -> None:
         """The final response has begun."""
 
@@ -308,6 +311,7 @@ class ResponseParser(Parser):
         self.state = DONE
         self._method = b""
         self._informational = 0
+        self._switching = False
         self._last: tuple[bytes, bytes, ResponseHead, Framing] | None = None
 
     @property
@@ -315,9 +319,10 @@ class ResponseParser(Parser):
         """Whether nothing of the response has come."""
         return self.state == IDLE and not self.buffered and not self._informational
 
-    def expect(self, method: bytes) -> None:
-        """The next response answers ``method``."""
+    def expect(self, method: bytes, *, switching: bool = False) -> None:
+        """The next response answers ``method``; ``switching``: it may be a 101."""
         self._method = method
+        self._switching = switching
         self._informational = 0
         self.resume()
 
@@ -331,6 +336,10 @@ class ResponseParser(Parser):
             self._last = (data, self._method, head, framing)
         if head.status < 200:
             self._informational += 1
+            if head.status == 101 and self._switching:
+                self.state = DONE
+                self.events.on_switch(head)
+                return
             if head.status == 101 or self._informational > MAX_INFORMATIONAL:
                 raise ProtocolFault(502, "an informational response that cannot be used")
             self.events.on_informational(head)

@@ -8,21 +8,22 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from protocols.http1 import render
+from protocols.http1 import render, websocket
 from protocols.http1.core import Limits, RequestParser
 from protocols.http1.halves import Http1Sink, Http1Source
 from protocols.http1.rules import Framing, ProtocolFault, is_request
 from protocols.http1.upgrade import SWITCHING, h2c_settings
 from protocols.wire.connection import Connection as Wire
 from protocols.wire.guard import Guard, Pace, Watch
+from protocols.wire.tunnel import ClientEnd
 from router.model.abuse import AbuseLimits, expired
 from router.model.answers import err_header
-from router.model.body import Sink
+from router.model.body import Sink, Source
 from router.model.ends import Ends
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
-from router.model.failure import Failure, Kind, client_gone
-from router.model.headers import Field, Fields, RequestHead, ResponseHead
+from router.model.failure import CANCEL, Failure, Kind, client_gone
+from router.model.headers import WEBSOCKET, Field, Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
 from router.spi import ServerContext
 
@@ -70,6 +71,8 @@ class Http1Reply(Http1Sink):
         """Send the head, framed as the request's version and method allow."""
         self.started = True
         connection = self.connection
+        if head.status == 101:
+            return self._switch(head)
         extra = b""
         bodiless = self.request.method == b"HEAD" or head.status in (204, 304)
         if head.length is None and not bodiless:
@@ -90,6 +93,11 @@ class Http1Reply(Http1Sink):
         elif bodiless:
             self.chunked = False
         return self
+
+    def _switch(self, head: ResponseHead) -> Sink:
+        """Leave HTTP/1.1 for the tunnel that was asked for."""
+        self.wire.write(render.response_head(*websocket.answer(self.request, head)))
+        return self.connection.open_tunnel()
 
     def abort(self, failure: Failure) -> None:
         self.connection.keep_alive = False
@@ -114,9 +122,10 @@ class Http1ServerConnection:
         self._strand: Strand | None = None
         self._source: Http1Source | None = None
         self._reply: Http1Reply | None = None
+        self._tunnel: ClientEnd | None = None
         self._done: Waiter[None] | None = None
         self._since: float | None = None  # when the first bytes of a head came that is not complete yet
-        self.begun = 0
+        self._requests = 0
         self.expiry: Expiry | None = None
         ours, guard = server.guard.limits, server.guard
         self._free_since = since  # when such a head could have been read on, if not from its beginning
@@ -129,8 +138,15 @@ class Http1ServerConnection:
 
     @property
     def active(self) -> int:
-        """Whether an exchange is under way, or the head of one arrives."""
+        """Whether an exchange is under way, or the head of one arrives. A tunnel in which nothing moves is as good as none."""
+        if self._tunnel is not None and self._tunnel.begun:
+            return 0
         return int(self._exchange is not None or self.parser.buffered > 0)
+
+    @property
+    def begun(self) -> int:
+        """Rises with each exchange, and with what moves in a tunnel."""
+        return self._requests + (self._tunnel.moved if self._tunnel is not None else 0)
 
     # -- from the wire --------------------------------------------------------------------------------------
 
@@ -209,9 +225,12 @@ class Http1ServerConnection:
 
     def on_request(self, head: RequestHead, framing: Framing) -> None:
         """A request begins: start its exchange."""
-        if framing.upgrades and not framing.length and self._upgraded(head):
-            return
-        self.begun += 1
+        if framing.upgrades and not framing.length:
+            if self._upgraded(head):
+                return
+            if WEBSOCKET in self.context.tunnels and websocket.asked(head):
+                head = head.replace(tunnel=WEBSOCKET)
+        self._requests += 1
         if self._watch.timer is None:
             self._watch.arm()
         self.keep_alive = framing.keep_alive and not self.draining
@@ -219,7 +238,10 @@ class Http1ServerConnection:
         if framing.chunked or framing.length:
             self._source = Http1Source(self.wire, self._continue if framing.expects else _nothing, self._stop_reading)
         reply = self._reply = Http1Reply(self, head)
-        exchange = Exchange(self.context.host, head, self._source, reply)
+        body: Source | None = self._source
+        if head.tunnel:
+            body = self._tunnel = ClientEnd(self.wire, self.lost, self._tunnelled)
+        exchange = Exchange(self.context.host, head, body, reply)
         if self._since is not None:
             exchange.received_at, self._since = self._since, None
         self._exchange = exchange
@@ -239,6 +261,20 @@ class Http1ServerConnection:
         self.wire.write(SWITCHING)
         upgrade(self.wire, head, settings, self.parser.take())
         return True
+
+    def open_tunnel(self) -> ClientEnd:
+        """What the client has sent behind its request, and will send, is the tunnel's."""
+        tunnel = self._tunnel
+        assert tunnel is not None
+        self.keep_alive = False
+        tunnel.begin(self.parser.take())
+        return tunnel
+
+    def _tunnelled(self) -> None:
+        """The client gets nothing more."""
+        if self._reply is not None and not self._reply.ended:
+            self._reply.ended = True
+            self.answered()
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the request's body."""
@@ -295,7 +331,7 @@ class Http1ServerConnection:
     def _finished(self, reply: Http1Reply) -> None:
         """The exchange is over: go on with the next request, or close."""
         source, self._source = self._source, None
-        self._exchange = self._strand = self._reply = self._done = None
+        self._exchange = self._strand = self._reply = self._tunnel = self._done = None
         if reply.source is not None:
             reply.release_credit()
             reply.source.sink = None
@@ -371,6 +407,16 @@ class Http1ServerConnection:
         else:
             self._last_call(None)
 
+    def expire(self, why: str) -> None:
+        """The connection has been idle for too long, or is too old."""
+        self.end_tunnel(f"the connection's {why} limit")
+        self.drain()
+
+    def end_tunnel(self, why: str) -> None:
+        """Nothing in a tunnel says that it should end: end it, if there is one."""
+        if self._tunnel is not None and self._tunnel.begun and self._strand is not None:
+            self._strand.cancel(client_gone(why, CANCEL))
+
     def _last_call(self, waited: Any) -> None:
         if not self.closed and (self._exchange is None or self.keep_alive):
             if waited and self._exchange is None:
@@ -433,7 +479,7 @@ class Http1Server:
     def adopt(self, wire: Wire, data: bytes, since: float) -> None:
         """Serve a connection that came at ``since``, and of which ``data`` was read."""
         connection = Http1ServerConnection(wire, self.limits, self, since)
-        connection.expiry = self.expiries.watch(connection, lambda why: connection.drain())
+        connection.expiry = self.expiries.watch(connection, connection.expire)
         self._connections.add(connection)
         wire.start(connection)
         if self._draining:
@@ -452,6 +498,11 @@ class Http1Server:
         if connection.expiry is not None:
             connection.expiry.close()
         self._connections.discard(connection)
+
+    def end_tunnels(self) -> None:
+        """See :class:`router.spi.Server`."""
+        for connection in list(self._connections):
+            connection.end_tunnel("the router is stopping")
 
     def drain(self) -> None:
         """Let every connection finish."""

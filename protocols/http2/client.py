@@ -19,7 +19,7 @@ from protocols.wire.connection import WireProtocol
 from protocols.wire.dial import dial
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import Fields, RequestHead
+from router.model.headers import WEBSOCKET, Fields, RequestHead, ResponseHead
 from router.model.stale import lost_connection
 from router.model.strand import Waiter
 from router.spi import ClientContext, Connect, Session
@@ -31,7 +31,7 @@ LAST_ID = frames.MAX_STREAM_ID // 4 * 3
 class ClientStream(Stream):
     """A stream that we opened: sink of the request, source of the response."""
 
-    __slots__ = ("exchange", "over", "sent_before", "woke")
+    __slots__ = ("exchange", "over", "sent_before", "tunnel", "woke")
 
     def __init__(self, conn: Http2Connection, stream_id: int, exchange: Exchange) -> None:
         super().__init__(conn, stream_id)
@@ -39,6 +39,7 @@ class ClientStream(Stream):
         self.over: Waiter[None] = Waiter()
         self.sent_before = conn.wire.sent  # what was written since has not left
         self.woke = not conn.streams  # the connection was idle
+        self.tunnel = False  # an open one
 
     def push(self, chunk: bytes | memoryview, size: int, end: bool) -> None:
         sink = self.sink
@@ -52,11 +53,20 @@ class ClientStream(Stream):
             self.exchange.conclude(())
         sink.data(chunk, size, end)
         if end:
-            self.over.wake(None)
+            self._responded()
 
     def finish(self, trailers: Fields) -> None:
         super().finish(self.exchange.conclude(trailers))
-        self.over.wake(None)
+        self._responded()
+
+    def _responded(self) -> None:
+        """With the response the exchange is over; a tunnel has another direction."""
+        if not self.tunnel or self.send_closed:
+            self.over.wake(None)
+
+    def left(self) -> None:
+        if self.tunnel and self.ended:
+            self.over.wake(None)
 
     def broken(self, failure: Failure) -> None:
         if self.sink is not None:
@@ -88,11 +98,19 @@ def request_fields(head: RequestHead) -> Fields:
         (b":authority", head.authority),
         *head.fields,
     )
+    if head.tunnel:
+        fields = _for_tunnel(fields)
     if not head.authority:
         fields = tuple(field for field in fields if field[0] != b":authority")
     if head.shared:
         head.rendered = (request_fields, fields)
     return fields
+
+
+def _for_tunnel(fields: Fields) -> Fields:
+    """A request for a WebSocket is an extended CONNECT here (RFC 8441 §5)."""
+    kept = [field for field in fields[1:] if field[0] not in (b"sec-websocket-key", b"content-length")]
+    return ((b":method", b"CONNECT"), (b":protocol", WEBSOCKET), *kept)
 
 
 class Http2Session(Http2Connection):
@@ -130,15 +148,16 @@ class Http2Session(Http2Connection):
 
     async def conduct(self, exchange: Exchange) -> None:
         """Open a stream, join the bodies, and wait for the end of the response."""
+        head, body = exchange.request, exchange.body
+        if head.tunnel and not self.peer_connects:
+            raise _no_tunnels()
         stream = ClientStream(self, self.next_id, exchange)
         self.next_id += 2
         self.streams[stream.id] = stream
-        body = exchange.body
-        head = exchange.request
         self.write_headers(stream.id, request_fields(head), end=body is None, shared=head.shared)
         if body is None:
             stream.send_closed = True
-        else:
+        elif not head.tunnel:
             body.join(stream)
         try:
             await stream.over
@@ -166,6 +185,11 @@ class Http2Session(Http2Connection):
                 raise Malformed("an informational response that ends the stream or switches protocols")
             exchange.reply.inform(head)
             return
+        if exchange.request.tunnel:
+            if head.status < 300:
+                self._open(stream, head, end)
+                return
+            stream.end(())  # there will be no tunnel: the request is complete
         if end:
             stream.recv_closed = True
             if stream.send_closed:
@@ -178,7 +202,20 @@ class Http2Session(Http2Connection):
             stream.expected = head.length
         stream.join(exchange.respond(head, False))
 
+    def _open(self, stream: ClientStream, head: ResponseHead, end: bool) -> None:
+        stream.tunnel = True
+        exchange = stream.exchange
+        fields = tuple([field for field in head.fields if field[0] != b"content-length"])
+        stream.join(exchange.open(ResponseHead(101, fields)))
+        assert exchange.body is not None
+        exchange.body.join(stream)
+        if end:
+            self.close_recv(stream)
+            stream.finish(())
+
     def _trailers(self, stream: ClientStream, block: Block, end: bool) -> None:
+        if stream.tunnel:
+            raise Malformed("HEADERS in a tunnel")
         if not end:
             raise Malformed("a second header block that does not end the stream")
         trailers = trailer_fields(block)
@@ -262,6 +299,14 @@ class Http2Session(Http2Connection):
         sent, begun = stream.sent_before != self.wire.sent, stream.exchange.response is not None
         method = stream.exchange.request.method
         return lost_connection(why, method, sent=sent, used=stream.id > 1, quiet=stream.woke and not begun)
+
+
+def _no_tunnels() -> Failure:
+    why = ("the endpoint takes no WebSockets over HTTP/2 (RFC 8441: SETTINGS_ENABLE_CONNECT_PROTOCOL); where it takes them "
+           "over HTTP/1.1, set the client's protocol to http")  # fmt: skip
+    failure = Failure(Kind.UNSUPPORTED, why, Blame.ROUTER)
+    failure.status = 501
+    return failure
 
 
 def _ignore(_: Session) -> None:

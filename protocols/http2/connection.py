@@ -84,6 +84,7 @@ class Http2Connection:
         self.peer_window = frames.DEFAULT_WINDOW
         self.peer_frame = frames.DEFAULT_FRAME
         self.peer_streams = 100  # until the peer's SETTINGS arrive
+        self.peer_connects = 0  # SETTINGS_ENABLE_CONNECT_PROTOCOL
         self.send_window = frames.DEFAULT_WINDOW
         self.recv_window = settings.connection_window
         self.last_peer_id = 0
@@ -480,6 +481,10 @@ class Http2Connection:
             self.encoder.resize(min(value, 4096))
         elif code == SettingCodes.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+        elif code == SettingCodes.ENABLE_CONNECT_PROTOCOL:
+            if not self.peer_connects <= value <= 1:  # it cannot be taken back (RFC 8441 §3)
+                raise ConnectionFault(ErrorCodes.PROTOCOL_ERROR, "ENABLE_CONNECT_PROTOCOL is neither 0 nor 1, or was 1")
+            self.peer_connects = value
 
     def _initial_window(self, value: int) -> None:
         if value > frames.MAX_WINDOW:

@@ -28,7 +28,7 @@ from router.model.ends import Ends
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
 from router.model.failure import Blame, Failure, Kind, client_gone
-from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.headers import WEBSOCKET, Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
 from router.spi import ServerContext
 
@@ -79,6 +79,8 @@ class ServerStream(Stream):
 
     def start(self, head: ResponseHead, end: bool) -> Sink:
         """Send the response's head."""
+        if head.status == 101:
+            head = _opened(head)
         if not self.send_closed:
             self.started = True
             self.conn.write_headers(self.id, response_fields(head), end=end, shared=head.shared)
@@ -90,7 +92,7 @@ class ServerStream(Stream):
     def awaits_body(self) -> bool:
         """Whether the request's body is due and has room. Bodies of gRPC and of answered requests may take their time."""
         exchange = self.exchange
-        if self.recv_closed or self.started or exchange is None or exchange.request.grpc:
+        if self.recv_closed or self.started or exchange is None or exchange.request.grpc or exchange.request.tunnel:
             return False
         return self.recv_window > 0 and self.conn.recv_window > 0
 
@@ -126,6 +128,11 @@ def response_fields(head: ResponseHead) -> Fields:
     if head.shared:
         head.rendered = (response_fields, fields)
     return fields
+
+
+def _opened(head: ResponseHead) -> ResponseHead:
+    """How HTTP/2 says that a WebSocket is open (RFC 8441 §5)."""
+    return ResponseHead(200, tuple([field for field in head.fields if field[0] != b"sec-websocket-accept"]))
 
 
 class Http2ServerConnection(Http2Connection):
@@ -212,7 +219,10 @@ class Http2ServerConnection(Http2Connection):
         """Send our SETTINGS, once."""
         if not self._announced:
             self._announced = True
-            self.announce(extra={SettingCodes.MAX_CONCURRENT_STREAMS: self.settings.streams})
+            extra = {SettingCodes.MAX_CONCURRENT_STREAMS: self.settings.streams}
+            if WEBSOCKET in self.context.tunnels:
+                extra[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+            self.announce(extra=extra)
 
     def begin_upgraded(self, head: RequestHead, settings: bytes) -> None:
         """The request that asked for h2c is stream 1, half-closed; its SETTINGS are not acknowledged (RFC 7540 §3.2)."""
@@ -261,6 +271,9 @@ class Http2ServerConnection(Http2Connection):
             self._too_large(stream, block, end)
             return
         head = request_head(block)
+        if head.tunnel:
+            self._tunnel(stream, head, end)
+            return
         if end and head.length:
             raise StreamFault(ErrorCodes.PROTOCOL_ERROR, "no body, but a content-length")
         if not end:
@@ -277,10 +290,24 @@ class Http2ServerConnection(Http2Connection):
             head = _UNREADABLE
         self._begin(stream, head, end, failure)
 
+    def _tunnel(self, stream: ServerStream, head: RequestHead, end: bool) -> None:
+        """A CONNECT, plain or extended; of the latter's protocols there is one."""
+        offered, extended = self.context.tunnels, head.path != b""
+        if extended and WEBSOCKET not in offered:
+            raise StreamFault(ErrorCodes.PROTOCOL_ERROR, ":protocol, which we have not announced")
+        failure = None
+        if head.tunnel not in offered or (extended and head.tunnel != WEBSOCKET):
+            what = f"CONNECT for {head.tunnel.decode('ascii', 'replace')}" if extended else "CONNECT"
+            failure = Failure(Kind.UNSUPPORTED, f"{what} is not supported", Blame.CLIENT)
+            failure.status = 501
+        if end:
+            stream.finish(())
+        self._begin(stream, head, end, failure)
+
     def _begin(self, stream: ServerStream, head: RequestHead, end: bool, failure: Failure | None) -> None:
         context = self.context
         host = context.host
-        exchange = Exchange(host, head, None if end else stream, stream)
+        exchange = Exchange(host, head, None if end and not head.tunnel else stream, stream)
         if self._since is not None:
             exchange.received_at, self._since = self._since, None
         stream.exchange = exchange
@@ -318,6 +345,9 @@ class Http2ServerConnection(Http2Connection):
         if not end:
             raise Malformed("a second header block that does not end the stream")
         trailers = trailer_fields(block)
+        assert isinstance(stream, ServerStream)
+        if stream.exchange is not None and stream.exchange.request.tunnel:
+            raise Malformed("HEADERS in a tunnel")
         self.close_recv(stream)
         stream.finish(trailers)
 
@@ -436,6 +466,14 @@ class Http2ServerConnection(Http2Connection):
         super().drain(why)
         self.context.host.timers.after(DRAIN_ROUND_TRIP, self._drain_anyway)
 
+    def end_tunnels(self) -> None:
+        """Nothing in a tunnel says that it should end: end them."""
+        for stream in list(self.streams.values()):
+            assert isinstance(stream, ServerStream)
+            exchange, strand = stream.exchange, stream.strand
+            if exchange is not None and exchange.request.tunnel and stream.started and strand is not None:
+                strand.cancel(client_gone("the router is stopping", ErrorCodes.CANCEL))
+
     def _drain_anyway(self, _: Any) -> None:
         if not self.closed and not self.finishing:
             self._drained_round_trip()
@@ -517,6 +555,11 @@ class Http2Server:
         if connection.expiry is not None:
             connection.expiry.close()
         self._connections.discard(connection)
+
+    def end_tunnels(self) -> None:
+        """See :class:`router.spi.Server`."""
+        for connection in list(self._connections):
+            connection.end_tunnels()
 
     def drain(self) -> None:
         """GOAWAY to every connection."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 
 from protocols.http2.codec import Block
-from router.model.headers import Field, Fields, RequestHead, ResponseHead, plain_trailers
+from router.model.headers import CONNECT, WEBSOCKET, Field, Fields, RequestHead, ResponseHead, plain_trailers
 
 # Connection-specific fields, meaningless and therefore forbidden here (§8.2.2).
 _CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 _CHECKED = _CONNECTION_FIELDS | {b"te", b"content-length", b"host"}
 # As in HTTP/1.1, user information in an authority is refused (§8.3.1): nobody would agree on what it names.
 _authority = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]*)(?::[0-9]*)?").fullmatch
-_REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
+_REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+# Of no meaning in a tunnel (§8.5), or of none in HTTP/2 (RFC 8441 §5).
+_NOT_OF_TUNNELS = frozenset((b"content-length", b"sec-websocket-key"))
 MAX_LENGTH_DIGITS = 18
 
 
@@ -66,9 +68,12 @@ def _request_head(block: Block) -> RequestHead:
     authority = pseudo.get(b":authority", b"")
     if not method:
         raise Malformed("no :method")
-    if method == b"CONNECT":
-        if path or b":scheme" in pseudo or not authority:
-            raise Malformed("CONNECT needs :authority and nothing else")
+    protocol = pseudo.get(b":protocol")
+    if protocol is not None and method != b"CONNECT":
+        raise Malformed(":protocol without CONNECT")
+    if method == b"CONNECT" and protocol is None:
+        if path or b":scheme" in pseudo or not authority.rpartition(b":")[2].isdigit():
+            raise Malformed("CONNECT needs :authority, with a port, and nothing else")
     elif not path or not pseudo.get(b":scheme"):
         raise Malformed("no :path or no :scheme")
     elif path[0] != 47 and not (path == b"*" and method == b"OPTIONS"):
@@ -82,8 +87,18 @@ def _request_head(block: Block) -> RequestHead:
         authority = host
         rest = [field for field in rest if field[0] != b"host"]
     head = RequestHead(method, pseudo.get(b":scheme", b""), authority, path, tuple(rest), length=length)
+    if method == b"CONNECT":
+        head = _tunnel(head, protocol)
     head.shared = block.shared
     return head
+
+
+def _tunnel(head: RequestHead, protocol: bytes | None) -> RequestHead:
+    """A CONNECT as the router knows it, plain or extended (RFC 8441 §4): a request for a WebSocket is a GET."""
+    fields = tuple([field for field in head.fields if field[0] not in _NOT_OF_TUNNELS])
+    kind = CONNECT if protocol is None else protocol.lower()
+    method = b"GET" if kind == WEBSOCKET else head.method
+    return head.replace(method=method, fields=fields, length=None, tunnel=kind)
 
 
 def _check(fields: list[Field]) -> tuple[int | None, bytes | None]:

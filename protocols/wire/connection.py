@@ -10,7 +10,7 @@ Theory of operation
 3. ``close`` sends what is left, shuts our half down and reads on, into nothing, until the peer closes its half, for at
    most ``LINGER`` seconds in all: closing with unread bytes would make the kernel send a reset, which can overtake
    what we said last (a GOAWAY, an answer). ``abort`` does not wait. After the end the protocol hears ``lost`` exactly
-   once; that may be before the call returns that ended the connection.
+   once; that may be before the call returns that ended the connection. ``finish`` ends our half only.
 4. A protocol that got more in a read than it wants to do at a time asks to be called ``again``: nothing more is read until
    it was, with no new data, in the poller's next turn.
 5. A protocol that reads no more (``pause``) still learns that both directions are dead: epoll reports that unasked.
@@ -55,8 +55,8 @@ class WireProtocol(Protocol):
 class Connection:
     """A connected, non-blocking stream socket that belongs to a poller."""
 
-    __slots__ = ("_begun", "_closing", "_fd", "_linger", "_marked", "_out", "_poller", "_read", "_sock", "_timers",
-                 "_want_write", "congested", "ends", "gone", "protocol", "sent", "unsent")  # fmt: skip
+    __slots__ = ("_begun", "_closing", "_fd", "_finishing", "_linger", "_marked", "_out", "_poller", "_read", "_sock",
+                 "_timers", "_want_write", "congested", "ends", "gone", "protocol", "sent", "unsent")  # fmt: skip
 
     secure: ClassVar[bool] = False  # whether it speaks TLS
 
@@ -73,6 +73,7 @@ class Connection:
         self._read = True
         self._want_write = False
         self._closing = False
+        self._finishing = False  # our half ends with what is unsent; true as well while closing
         self._linger: Timer | None = None
         self.unsent = 0
         self.sent = 0  # bytes that the kernel took
@@ -104,7 +105,7 @@ class Connection:
         if self.gone:
             return
         if not out:
-            if self._closing:
+            if self._finishing:
                 self._shut()
         elif self._want_write:
             self.congested = self.congested or self.unsent > HIGH
@@ -145,9 +146,10 @@ class Connection:
 
     def _after_send(self) -> None:
         unsent = self.unsent
-        if unsent == 0 and self._closing:
+        if unsent == 0 and self._finishing:
             self._shut()
-            return
+            if self._closing:
+                return
         if (unsent != 0) is not self._want_write:
             self._want_write = unsent != 0
             self._poller.interest(self._fd, read=self._read, write=self._want_write)
@@ -214,11 +216,19 @@ class Connection:
 
     # -- end ------------------------------------------------------------------------------------------------
 
+    def finish(self) -> None:
+        """Send what is left, and then nothing more; reading goes on."""
+        if not self._finishing and not self.gone:
+            self._finishing = True
+            if not self._marked:
+                self._marked = True
+                self._poller.dirty(self)
+
     def close(self) -> None:
         """Send what is left and close."""
         if self._closing or self.gone:
             return
-        self._closing = True
+        self._closing = self._finishing = True
         self.resume()
         self._linger = self._timers.after(LINGER, self._lingered)
         if not self._marked:
@@ -229,7 +239,7 @@ class Connection:
         """Everything is sent: tell the peer, wait for its end."""
         if self._want_write:
             self._want_write = False
-            self._poller.interest(self._fd, read=True, write=False)
+            self._poller.interest(self._fd, read=self._read, write=False)
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:

@@ -63,6 +63,9 @@ class Speaker(Protocol):
     def drain(self) -> None:
         """Let every connection finish."""
 
+    def end_tunnels(self) -> None:
+        """End the tunnels that are open."""
+
 
 class Front:
     """The accepting side of a listener. ``servers``: the router's own first; ``metrics``: the server's scope."""
@@ -137,6 +140,11 @@ class Front:
             newcomer.hurry(LAST_CALL)
         for server in self.servers:
             server.drain()
+
+    def end_tunnels(self) -> None:
+        """End the tunnels that are open."""
+        for server in self.servers:
+            server.end_tunnels()
 
     def gone(self, newcomer: _Newcomer) -> None:
         """Called by a connection that is recognised or over."""

@@ -332,21 +332,30 @@ class TlsConnection(Connection):
 
     # -- the end --------------------------------------------------------------------------------------------
 
+    def finish(self) -> None:
+        """Send what is left and close_notify; reading goes on."""
+        if not self._finishing and not self.gone and self._handshaken:
+            self._notify()
+            super().finish()
+
     def close(self) -> None:
         """Send what is left and close_notify, and close."""
         if self._closing or self.gone:
             return
-        if self._handshaken:
-            if self._plain:
-                self._encrypt()
-            try:
-                self._object.unwrap()
-            except ssl.SSLError:
-                pass  # the peer's close_notify, or its data, has yet to come; ours is written
-            self._collect()
-        else:
+        if not self._handshaken:
             self._plain.clear()
+        elif not self._finishing:
+            self._notify()
         super().close()
+
+    def _notify(self) -> None:
+        if self._plain:
+            self._encrypt()
+        try:
+            self._object.unwrap()
+        except ssl.SSLError:
+            pass  # the peer's close_notify, or its data, has yet to come; ours is written
+        self._collect()
 
 
 def words(error: BaseException) -> str:

@@ -66,6 +66,8 @@ class ByGrpcStatus:
         response = exchange.response
         if response is None or not exchange.complete:
             return RETRYABLE if self._broke_off(exchange) else FAILURE
+        if response.status == 101:  # a tunnel, of which there is no more to tell
+            return SUCCESS
         if response.status >= 400:
             return RETRYABLE if response.status in self._statuses else FAILURE
         status = exchange.grpc_status

@@ -48,6 +48,13 @@ def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | 
         raise ValueError(f"a port is between 0 and 65535, not {value}")
 
 
+def tunnel_kinds(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: kinds of tunnels."""
+    for kind in value:
+        if kind != "websocket":
+            raise ValueError(f"{kind!r} is no kind of tunnel: there is websocket")
+
+
 def timeout_status(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
     """A validator: one of the two statuses of a timeout."""
     if value not in (503, 504):
@@ -136,12 +143,13 @@ class HostConnectionPool:
 
 @attrs.frozen
 class ServerBase:
-    """Keys of ``servers`` in every protocol. ``proxy_protocol`` and ``grpc_web`` are waypost's own."""
+    """Keys of ``servers`` in every protocol. waypost's own: ``proxy_protocol``, ``grpc_web``, ``tunnels`` (what is allowed)."""
 
     port: int | None = attrs.field(default=None, validator=port_number)
     ip: str = "127.0.0.1"
     tls: ServerTls | None = None
     max_call_depth: int = attrs.field(default=1000, validator=at_least(1))
+    tunnels: tuple[str, ...] = attrs.field(default=("websocket",), validator=tunnel_kinds)
     max_concurrent_requests: int | None = attrs.field(default=None, validator=at_least(1))
     server_session: SessionConfig = attrs.field(factory=SessionConfig)
     clear_context: bool = False

@@ -15,6 +15,8 @@ Theory of operation
 6. ``heard`` is told of the final response's head when it comes, with ``sent_at`` and ``responded_at`` set: how long the
    endpoint took is known then, and not when a long response has ended.
 7. ``tighten`` only ever moves the deadline forward. Expiry cancels the strand with a DEADLINE failure.
+8. A request for a tunnel (``request.tunnel``) has a body from the beginning, which is not read before the endpoint's protocol
+   calls :meth:`Exchange.open` in place of ``respond``. From then on the two bodies are the tunnel's directions.
 """
 
 from __future__ import annotations
@@ -211,6 +213,15 @@ class Exchange:
             heard(self)
         gate = self.gate
         return self.reply.start(head, end) if gate is None else gate(self, head, end)
+
+    def open(self, head: ResponseHead) -> Sink:
+        """The tunnel that was asked for is open, says ``head``. Returns where its bytes go. Deadlines are for answers: from now
+        on there is none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.deadline, self.deadline_cause = inf, ""
+        return self.respond(head, False)
 
     def conclude(self, trailers: Fields) -> Fields:
         """The response has ended as it should. Returns the trailers to send on."""

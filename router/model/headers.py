@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = tuple[Field, ...]
 
+WEBSOCKET, CONNECT = b"websocket", b"connect"  # kinds of tunnels
+
 
 class Head:
     """What requests and responses have in common: ordered fields without pseudo-headers."""
@@ -51,10 +53,11 @@ class RequestHead(Head):
 
     ``authority`` is the Host of HTTP/1.1; there is no ``host`` field in ``fields``. ``length`` is the declared
     Content-Length or None; the field itself stays in ``fields``. ``grpc``: the content type is gRPC's.
-    ``version``: (1, 0), (1, 1) or (2, 0), as received.
+    ``version``: (1, 0), (1, 1) or (2, 0), as received. ``tunnel``: the kind of tunnel that is asked for, ``b""`` for none. A
+    request for a WebSocket is a GET whatever the protocol (RFC 8441 §5); a CONNECT has neither scheme nor path.
     """
 
-    __slots__ = ("authority", "grpc", "length", "method", "path", "routed", "scheme", "version")
+    __slots__ = ("authority", "grpc", "length", "method", "path", "routed", "scheme", "tunnel", "version")
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class RequestHead(Head):
         *,
         length: int | None = None,
         version: tuple[int, int] = (2, 0),
+        tunnel: bytes = b"",
     ) -> None:
         self.method = method
         self.scheme = scheme
@@ -74,6 +78,7 @@ class RequestHead(Head):
         self.fields = fields
         self.length = length
         self.version = version
+        self.tunnel = tunnel
         self._index = None
         self.forwarded = None
         self.rendered = None
@@ -91,12 +96,13 @@ class RequestHead(Head):
         head: RequestHead = RequestHead.__new__(RequestHead)
         head.method, head.scheme, head.authority, head.path = self.method, self.scheme, self.authority, self.path
         head.version, head.length, head.grpc, head.shared = self.version, self.length, self.grpc, self.shared
+        head.tunnel = self.tunnel
         head.fields = fields
         head._index = head.forwarded = head.rendered = head.routed = None
         return head
 
 
-_REQUEST_PARTS = ("method", "scheme", "authority", "path", "fields", "length", "version")
+_REQUEST_PARTS = ("method", "scheme", "authority", "path", "fields", "length", "version", "tunnel")
 
 
 class ResponseHead(Head):

@@ -12,7 +12,7 @@ from router.filters.deadline import CTX_DEADLINE, SKEW, DeadlineConfig, deadline
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import RequestHead
+from router.model.headers import RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
 from tests.support.fakes import NOON, Call, FakeHost, answering, waiting
@@ -193,3 +193,24 @@ def test_an_attempt_is_not_begun_without_time() -> None:
     assert isinstance(made.failure, Failure)
     assert made.failure.cause == "route"
     assert begun == []
+
+
+def test_a_tunnel_has_its_deadline_until_it_is_open() -> None:
+    for opened in (False, True):
+        host, asked, over = FakeHost(), Waiter[None](), Waiter[None]()
+
+        async def tunnel(exchange: Exchange, asked: Waiter[None] = asked, over: Waiter[None] = over) -> None:
+            await asked
+            exchange.open(ResponseHead(101))
+            await over
+
+        call = Call(host, total_timeout(1.0, tunnel))
+        if opened:
+            host.pass_time(0.9)
+            asked.wake(None)
+        host.pass_time(3600.0)
+        assert call.done is not opened
+        assert (call.failure is None) is opened
+        over.wake(None)
+        assert call.done
+        assert call.reply.started is opened
