@@ -1,0 +1,1 @@
+"""WebSocket libraries of others, through the router."""
