@@ -7,7 +7,9 @@ Theory of operation
 2. After the wait it is OPEN to one probe: available until the next exchange comes, which makes it PROBED, and unavailable
    again. A good probe revives it, with a fresh policy and back-off; a bad one ejects it for the next wait. One that takes
    longer than ``PROBE_PATIENCE`` (a stream, perhaps) proves nothing: another may come.
-3. When all endpoints are ejected pickers pick one anyway. Such an exchange revives the endpoint if it is good.
+3. When all endpoints are ejected pickers pick one anyway. Such an exchange revives the endpoint if it is good. The first to
+   revive while no other is ALIVE opens the others to a probe: what failed them all was likely one cause, and is over; left to
+   their back-offs they would leave all the load to the first.
 4. An exchange counts only within the state in which it began: a success from before an ejection proves nothing.
 5. Failures are verdicts other than SUCCESS, whatever made them: a status, a gRPC status in trailers, a reset, a timeout, a
    refused connection. What says nothing about the endpoint's health counts neither way: whatever the client is to blame for,
@@ -76,6 +78,7 @@ class BreakerSettings:
     stats: BreakerStats
     client: str
     fail_fast: bool = False
+    breakers: dict[Breaker, None] = attrs.field(factory=dict, init=False)  # those in use
 
 
 class Breaker:
@@ -97,6 +100,7 @@ class Breaker:
         self._since = 0.0
         self._failures = 0
         self._cause = ""
+        settings.breakers[self] = None
 
     # -- exchanges ------------------------------------------------------------------------------------------
 
@@ -170,6 +174,9 @@ class Breaker:
     def _revive(self) -> None:
         settings = self._settings
         self.close()
+        if not any(peer.state is ALIVE for peer in settings.breakers):
+            for peer in settings.breakers:
+                peer.open()
         settings.stats.revivals.value += 1
         gone = settings.host.timers.now() - self._since
         settings.stats.removed_for.value += round(gone * 1000)
@@ -178,8 +185,15 @@ class Breaker:
         self._go(ALIVE, available=True)
         settings.host.events.emit("endpoint_revived", client=settings.client, endpoint=self._show(), after_s=round(gone, 3))
 
+    def open(self) -> None:
+        """If ejected, let a probe come now."""
+        if self.state is EJECTED:
+            self.close()
+            self._reopen(None)
+
     def retire(self) -> None:
         """The endpoint is gone: exchanges under way prove nothing any more."""
+        self._settings.breakers.pop(self, None)
         self.close()
         self.epoch += 1
 

@@ -4,6 +4,9 @@ The token bucket of Finagle and Linkerd 1.x: each request deposits, each retry w
 both are forgotten after ``ttl`` seconds. A constant reserve of ``minRetriesPerSec * ttl`` retries keeps quiet routers able to
 retry. Retries do not deposit, so that retries never feed on retries: with the defaults amplification stays below 1.2
 plus ten retries per second. Time is cut into ten slices, whatever the traffic.
+
+Unlike theirs, a request that fails all the same takes its deposit back (:meth:`Budget.revoke`). Where hardly anything succeeds
+retries are of no use, and a fifth more work is what keeps an overloaded service from recovering.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ class BudgetConfig:
 class Budget:
     """One budget, on the clock ``now`` (seconds)."""
 
-    __slots__ = ("__weakref__", "_at", "_deposit", "_now", "_reserve", "_slice", "_slices", "_sum", "_until", "_withdrawal")
+    __slots__ = ("__weakref__", "_at", "_deposit", "_now", "_reserve", "_slice", "_slices", "_sum", "_ttl", "_until",
+                 "_withdrawal")  # fmt: skip
 
     def __init__(self, config: BudgetConfig, now: Callable[[], float]) -> None:
         share = config.percent_can_retry if config.percent_can_retry >= LEAST_SHARE else 0.0
@@ -38,6 +42,7 @@ class Budget:
         self._deposit = DEPOSIT if share > 0 else 0
         self._withdrawal = DEPOSIT / share if share > 0 else DEPOSIT
         self._reserve = config.min_retries_per_sec * config.ttl_secs * self._withdrawal
+        self._ttl = config.ttl_secs
         self._slice = config.ttl_secs / SLICES
         self._slices = [0.0] * SLICES
         self._at = 0
@@ -58,6 +63,15 @@ class Budget:
         self._slices[self._at] -= self._withdrawal
         self._sum -= self._withdrawal
         return True
+
+    def revoke(self, since: float) -> None:
+        """Take back the deposit of a request that came at ``since`` and has failed for good, unless it is forgotten already."""
+        now = self._now()
+        if now - since < self._ttl:
+            if now >= self._until:
+                self._turn()
+            self._slices[self._at] -= self._deposit
+            self._sum -= self._deposit
 
     @property
     def balance(self) -> int:

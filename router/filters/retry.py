@@ -155,6 +155,7 @@ class _Retries:
                 exchange.failure = failure
             wait = self.wait(exchange, waits)
             if wait is None:
+                self._budget.revoke(exchange.received_at)
                 if failure is None:
                     exchange.held.release()
                 return failure

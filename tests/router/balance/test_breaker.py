@@ -39,8 +39,8 @@ class Rig:
     def __init__(self, failures: int = 3, wait: float = 10.0, *, fail_fast: bool = False) -> None:
         self.host, self.metrics, self.endpoint = FakeHost(), Metrics(), Endpoint()
         accrual = Accrual(lambda: Consecutive(failures), constant(wait))
-        settings = BreakerSettings(self.host, accrual, BreakerStats(self.metrics), "/#/web", fail_fast)
-        self.breaker = Breaker(settings, self.endpoint, lambda: "10.0.0.1:80")
+        self.settings = BreakerSettings(self.host, accrual, BreakerStats(self.metrics), "/#/web", fail_fast)
+        self.breaker = Breaker(self.settings, self.endpoint, lambda: "10.0.0.1:80")
 
     def begin(self) -> int:
         return self.breaker.begins()
@@ -207,6 +207,37 @@ def test_an_endpoint_that_is_gone_leaves_no_timer() -> None:
     rig.end(running, GOOD)
     assert rig.breaker.state is EJECTED
     assert not any(rig.host.timers._buckets.values())
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_the_first_to_revive_when_all_were_out_opens_the_others(probed: bool) -> None:
+    rig = Rig(2, 10.0)
+    other = Endpoint()
+    breaker = Breaker(rig.settings, other, lambda: "10.0.0.2:80")
+    rig.run(BAD, BAD)
+    rig.host.pass_time(5)
+    for _ in range(2):
+        breaker.ended(BAD, breaker.epoch)
+    assert (rig.breaker.state, breaker.state) == (EJECTED, EJECTED)
+    if probed:
+        rig.host.pass_time(5.5)
+    rig.run(GOOD)
+    assert (rig.breaker.state, breaker.state, other.available) == (ALIVE, OPEN, True)
+    breaker.ended(BAD, breaker.begins())
+    assert (breaker.state, other.available) == (EJECTED, False)
+    assert rig.host.timers.pending() == 1
+
+
+def test_a_revival_among_others_opens_none() -> None:
+    rig = Rig(2, 10.0)
+    out, alive = (Breaker(rig.settings, Endpoint(), lambda: "10.0.0.2:80") for _ in range(2))
+    rig.run(BAD, BAD)
+    for _ in range(2):
+        out.ended(BAD, out.epoch)
+    rig.run(GOOD)
+    assert (rig.breaker.state, out.state, alive.state) == (ALIVE, EJECTED, ALIVE)
+    alive.retire()
+    assert list(rig.settings.breakers) == [rig.breaker, out]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "good", "bad", "neither", "wait"]), st.integers(0, 4)), max_size=80))

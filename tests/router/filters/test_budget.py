@@ -56,6 +56,27 @@ def test_deposits_are_forgotten_and_so_are_withdrawals() -> None:
     assert budget.balance == 10
 
 
+def test_who_fails_takes_his_deposit_back_as_long_as_it_is_there() -> None:
+    clock = Clock()
+    budget = Budget(BudgetConfig(0, 0.5, ttl_secs=10), clock)
+    for _ in range(10):
+        budget.deposit(clock())
+    since = clock()
+    for _ in range(4):
+        budget.revoke(since)
+    assert budget.balance == 3
+    clock.time += 5
+    for _ in range(6):
+        budget.revoke(since)
+    assert budget.balance == 0
+    clock.time += 5
+    budget.revoke(since)  # that deposit is forgotten
+    for _ in range(20):
+        budget.deposit(clock())
+    clock.time += 6
+    assert budget.balance == 10
+
+
 @pytest.mark.parametrize(("share", "least", "balance"), [(0.0, 0, 0), (0.0, 3, 30), (1000.0, 0, 5000), (0.2, 0, 1)])
 def test_extremes(share: float, least: int, balance: int) -> None:
     clock = Clock()
