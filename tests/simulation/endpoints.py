@@ -18,15 +18,13 @@ FAIL_SECONDS = 0.001
 OK, UNAVAILABLE = ResponseHead(200, length=0), ResponseHead(503, length=0)
 OK.shared = UNAVAILABLE.shared = True
 
-Call = tuple[Waiter[ResponseHead], "Session"]
-
 
 class Machine:
     """``workers`` calls at a time, each ``seconds()`` long; the others queue, and what its caller has given up is worked
     off all the same, as most servers do.
 
     ``slowness`` multiplies the work. ``failing``: the share of calls that is answered with 503 at once. ``silent``: accepts and
-    never answers. ``calls`` counts what arrived.
+    never answers. ``arrivals``: when calls came.
     """
 
     def __init__(self, world: World, name: int, workers: int, seconds: Callable[[], float]) -> None:
@@ -38,7 +36,8 @@ class Machine:
         self.failing = 0.0
         self.silent = False
         self.up = True
-        self.calls = self.connects = 0
+        self.connects = 0
+        self.arrivals: list[float] = []
         self.sessions: dict[Session, None] = {}  # in order, so that a seed means one run
         self.busy = 0
         self.queue: deque[Waiter[ResponseHead]] = deque()
@@ -46,7 +45,7 @@ class Machine:
 
     def take(self, call: Waiter[ResponseHead]) -> None:
         """A call has arrived."""
-        self.calls += 1
+        self.arrivals.append(self.world.time)
         if self.silent:
             return
         if self.failing and self.world.rng.random() < self.failing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import attrs
@@ -43,13 +44,19 @@ class Run:
         """A percentile of the latencies."""
         return percentile(self.latencies(), share)
 
+    def slower(self, than: Sequence[float]) -> list[float]:
+        """The share of requests that took longer than each of these, in seconds, or failed."""
+        ordered = self.latencies()
+        total = len(self._within(*self.window))
+        return [1 - bisect_right(ordered, one) / total for one in than]
+
     @property
     def amplification(self) -> float:
         """Calls that reached an endpoint per request, over the whole run."""
-        return sum(machine.calls for machine in self.machines) / len(self.seen)
+        return sum(len(machine.arrivals) for machine in self.machines) / len(self.seen)
 
     @property
     def band(self) -> float:
         """The calls of the busiest endpoint to those of the average one."""
-        calls = [machine.calls for machine in self.machines]
+        calls = [len(machine.arrivals) for machine in self.machines]
         return max(calls) * len(calls) / sum(calls)

@@ -13,6 +13,7 @@ from router.balance import aperture, ewma, heap, p2c, round_robin
 from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.classifiers.http import NON_RETRYABLE_5XX, RETRYABLE_READ_5XX
+from router.filters.adaptive import AdaptiveConfig
 from router.filters.budget import BudgetConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
@@ -51,6 +52,7 @@ class Policies:
     attempt_timeout: float | None = None
     total_timeout: float | None = None
     hedge: HedgePolicy | None = None
+    adaptive: AdaptiveConfig | None = None
 
 
 class _Interpreter:
@@ -104,6 +106,7 @@ class Router:
             connect=connect,
             balancing=lambda: kind.make(balancing, BalancerContext(now)),
             attempt_timeout=policies.attempt_timeout,
+            adaptive=policies.adaptive,
             requeues=policies.requeues,
             accrual=accrual,
             fail_fast=policies.fail_fast,

@@ -12,6 +12,7 @@ from functools import cache
 
 import attrs
 
+from router.filters.adaptive import AdaptiveConfig
 from router.filters.budget import BudgetConfig
 from router.filters.hedge import HedgePolicy
 from tests.simulation.endpoints import Machine
@@ -32,7 +33,7 @@ Farm = list[Machine]
 @attrs.frozen
 class Scenario:
     """``faults(world, machines)`` plans what happens; ``variants``: policies by name. Figures are about requests that began in
-    ``window``. ``panels``: what the plot shows."""
+    ``window``. ``fault``: from when to when something is wrong. ``panels``: what the plot shows."""
 
     name: str
     title: str
@@ -44,6 +45,12 @@ class Scenario:
     machines: int = MACHINES
     workers: int = WORKERS
     seconds: float = SECONDS
+    fault: tuple[float, float] | None = (FAULT, SECONDS)
+
+    @property
+    def capacity(self) -> float:
+        """Requests a second that the endpoints can serve."""
+        return self.machines * self.workers / (2 * WORK)
 
 
 def calm(world: World, machines: Farm) -> None:
@@ -107,7 +114,7 @@ SCENARIOS = [
     Scenario(
         "calm", "All is well", calm,
         {kind: Policies(kind) for kind in ("roundRobin", "p2c", "ewma", "heap", "aperture")},
-        panels=("tail", "shares"), rate=lambda _: CAPACITY * 0.7,
+        panels=("tail", "shares"), rate=lambda _: CAPACITY * 0.7, fault=None,
     ),
     Scenario(
         "slow", "One of twenty endpoints becomes 20 times as slow", one_slow,
@@ -162,6 +169,7 @@ SCENARIOS = [
             "p2c, attempts ≤ 300 ms, retries, accrual": TIMED,
             "p2c, hedging": Policies(retries=True, hedge=HedgePolicy(percentile=95)),
         },
+        fault=(FAULT, FAULT + 12),
     ),
     Scenario(
         "overload", "More than can be done, for three seconds", calm,
@@ -169,27 +177,28 @@ SCENARIOS = [
             "no retries": Policies(attempt_timeout=0.5),
             "retries, default budget": Policies(attempt_timeout=0.5, retries=True),
             "retries without a budget": Policies(attempt_timeout=0.5, retries=True, budget=NO_BUDGET),
+            "retries, default budget, adaptive limit": Policies(attempt_timeout=0.5, retries=True, adaptive=AdaptiveConfig()),
         },
-        rate=surge, panels=("goodput", "calls"), machines=MACHINES // 2,
+        rate=surge, panels=("goodput", "calls"), machines=MACHINES // 2, fault=(FAULT, FAULT + 3),
     ),
     Scenario(
         "correlated", "A third of the endpoints dies at once", third_gone,
         {
             "p2c": Policies(),
             "p2c, accrual": Policies(accrual=CONSECUTIVE),
-            "p2c, retries": Policies(retries=True),
             "p2c, retries, accrual": BOTH,
             "ewma, retries, accrual": attrs.evolve(BOTH, balancer="ewma"),
         },
+        fault=(FAULT, FAULT + 12),
     ),
     Scenario(
         "alldead", "All endpoints die and come back", all_gone,
         {
             "p2c": Policies(),
             "p2c, retries, accrual": BOTH,
-            "ewma, retries, accrual": attrs.evolve(BOTH, balancer="ewma"),
             "roundRobin, retries, accrual": attrs.evolve(BOTH, balancer="roundRobin"),
         },
+        fault=(FAULT, FAULT + 3),
     ),
 ]  # fmt: skip
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -11,7 +11,7 @@ from tests.simulation.routing import Policies
 from tests.simulation.scenarios import BY_NAME, FAULT, PATIENCE, WORK, Scenario, run
 from tests.simulation.world import play
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulation")]  # runs are shared
 BUDGET = 0.2  # percentCanRetry
 RESERVE = 100  # minRetriesPerSec x ttlSecs
 
@@ -98,9 +98,16 @@ def test_retries_within_the_budget_do_not_keep_an_overload_going() -> None:
     calls = run("overload", "retries, default budget")
     end = BY_NAME["overload"].seconds
     assert run("overload", "no retries").success(end - 10, end) > 0.999
-    assert calls.success(end - 3, end) > 0.999
+    assert calls.success(end - 2, end) > 0.999
     assert calls.amplification < 1.1  # of which the first seconds of the surge have most
     assert run("overload", "retries without a budget").success(end - 6, end) < 0.01  # it would never end
+
+
+def test_an_adaptive_limit_keeps_an_overload_short() -> None:
+    limited = run("overload", "retries, default budget, adaptive limit")
+    assert limited.success(FAULT, FAULT + 3) > 0.6  # of 1.5 times what can be done
+    assert limited.success(FAULT + 4, limited.seconds) > 0.999
+    assert limited.latency(0.99) < 0.25
 
 
 @pytest.mark.parametrize("name", ["p2c, accrual", "p2c, retries, accrual", "ewma, retries, accrual"])

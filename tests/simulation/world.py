@@ -84,7 +84,8 @@ class World:
             self.time = edge
             timers.expire()
             if tasks.alive and trio.lowlevel.current_statistics().seconds_to_next_deadline <= 0:
-                tasks.rung = True
+                tasks.stirred = tasks.rung = True
+            if tasks.stirred:
                 await tasks.settle()
 
 
