@@ -252,10 +252,8 @@ class Exchange:
         self.request = request
         if self.held is not None:
             self.held.drop()
-        self.response = self.failure = self._verdict = self.endpoint = self.held = None
-        self.trailers = ()
-        self.complete = False
-        self.responded_at = 0.0
+        self.endpoint = self.held = None
+        self.forget()
         if self.edits is not None:
             del self.edits[edits:]
         if self.body is not None:
@@ -275,6 +273,9 @@ class Exchange:
     def forget(self) -> None:
         """What the attempt so far came to is not the exchange's outcome any more."""
         self.response = self.failure = self._verdict = None
+        self.trailers = ()
+        self.complete = False
+        self.responded_at = 0.0
 
     def adopt(self, twin: Exchange) -> None:
         """The twin's outcome is this exchange's."""

@@ -235,6 +235,18 @@ def test_latencies_are_a_window(values: list[float]) -> None:
 steps = st.lists(st.tuples(st.sampled_from(["wait", "ok", "503", "reset", "begin", "gone"]), st.integers(0, 3)), max_size=14)
 
 
+def test_of_an_attempt_that_lost_nothing_is_left() -> None:
+    rig = Rig(HedgePolicy(0.1), retries=1)
+    call = rig.call()
+    rig.host.pass_time(0.11)
+    rig.attempts[0].answer(503)  # the second attempt is still under way
+    call.strand.cancel(GONE)
+    assert call.failure is GONE
+    assert len(rig.attempts) == 2
+    assert (call.exchange.response, call.exchange.complete, call.exchange.responded_at) == (None, False, 0.0)
+    assert rig.quiet()
+
+
 @given(steps, st.integers(0, 2))
 @example([("wait", 0), ("wait", 0), ("503", 0)], 1)  # nobody is left to retry for, whatever the first attempt came to
 def test_every_exchange_ends_once_whatever_happens(plan: list[tuple[str, int]], retries: int) -> None:
