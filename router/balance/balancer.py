@@ -198,7 +198,7 @@ class Balancer:
                 waiter.wake(None)
 
     def _update(self, endpoints: frozenset[Endpoint]) -> None:
-        """Keep what survives, close what is gone, make a new picker."""
+        """Keep what survives, make a new picker, then close what is gone: exchanges that fail by that may pick anew at once."""
         before, self._targets = self._targets, {}
         now = self._timers.now()
         for endpoint in sorted(endpoints, key=lambda endpoint: (endpoint.host, endpoint.port, endpoint.weight, endpoint.meta)):
@@ -209,16 +209,16 @@ class Balancer:
                 self._roster.joins(target, now, alone=not before)
             target.endpoint, target.full, target.leaves = endpoint, endpoint.weight, inf
             self._targets[key] = target
-        for key, target in before.items():
-            if key not in self._targets:
-                self._part_with(key, target, now)
-        self._remake()
+        self._part_with({key: target for key, target in before.items() if key not in self._targets}, now)
 
-    def _part_with(self, key: tuple[str, int], target: EndpointTarget, now: float) -> None:
-        if self._roster.stays(target, now):
-            self._targets[key] = target
-        else:
-            target.close()
+    def _part_with(self, leaving: dict[tuple[str, int], EndpointTarget], now: float) -> None:
+        """Go on without those of ``leaving`` that do not stay on probation."""
+        staying = {key: target for key, target in leaving.items() if self._roster.stays(target, now)}
+        self._targets.update(staying)
+        self._remake()
+        for key, target in leaving.items():
+            if key not in staying:
+                target.close()
 
     def _remake(self) -> None:
         """Make a picker of the present targets and weights, and look again when those change by themselves."""
@@ -232,20 +232,16 @@ class Balancer:
         self._timer = None if due is None else self._timers.after(due, self._look_again)
 
     def _look_again(self, _: Any) -> None:
-        now = self._timers.now()
-        targets, self._targets = self._targets, {}
-        for key, target in targets.items():
-            if target.leaves == inf:
-                self._targets[key] = target
-            else:
-                self._part_with(key, target, now)
-        self._remake()
+        leaving = {key: target for key, target in self._targets.items() if target.leaves < inf}
+        self._targets = {key: target for key, target in self._targets.items() if key not in leaving}
+        self._part_with(leaving, self._timers.now())
 
     def close(self) -> None:
         """Stop watching; exchanges under way finish."""
         self._observation.close()
         if self._timer is not None:
             self._timer.cancel()
+        self._pick = self._make_picker(())
         for target in self._targets.values():
             target.close()
 

@@ -160,6 +160,42 @@ def test_an_endpoint_whose_weight_changes_keeps_its_connections_and_load() -> No
     assert not before[0].pool.closed  # type: ignore[attr-defined]
 
 
+class Leaving(ScriptedPool):
+    """A pool that fails what waits in it when it is closed."""
+
+    def close(self) -> None:
+        super().close()
+        for waiter in list(self.running):
+            waiter.throw(Failure(Kind.NO_ENDPOINTS, "removed"))
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_who_fails_because_an_endpoint_leaves_does_not_meet_it_again(another: bool) -> None:
+    host, first, second = FakeHost(), Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2)
+    addr: Source[Any] = Source(bound(first))
+    made = Balancer(addr, P2C, Leaving, host.timers, Metrics())  # type: ignore[arg-type]
+    met: list[Any] = []
+
+    async def twice(exchange: Any) -> None:
+        try:
+            await made.conduct(exchange)
+        except Failure:
+            exchange.endpoint = None
+            try:
+                await made.conduct(exchange)
+            finally:
+                met.append(exchange.endpoint)
+
+    call = Call(host, twice)
+    if another:
+        addr.set(bound(second))
+        made.targets[0].pool.running[0].wake(None)  # type: ignore[attr-defined]
+    else:
+        made.close()
+    assert call.done
+    assert met == [second if another else None]
+
+
 def test_silent_discovery_ends_the_wait_in_time() -> None:
     host, made = FakeHost(), balancer(Source())
 
