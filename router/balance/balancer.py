@@ -59,6 +59,10 @@ class EndpointTarget:
         if self._fresh is not None:
             self._fresh(self)
 
+    def hurry(self) -> None:
+        """See :class:`~router.balance.breaker.Switched`."""
+        self.pool.hurry()
+
     def close(self) -> None:
         """Take nothing new; exchanges under way finish."""
         self.available = False

@@ -59,6 +59,9 @@ class Switched(Protocol):
     def fresh(self) -> None:
         """What was known before the ejection is out of date."""
 
+    def hurry(self) -> None:
+        """Try to connect again, whatever waits there are."""
+
 
 class BreakerStats:
     """What the breakers of one client count, by Linkerd's names."""
@@ -186,8 +189,9 @@ class Breaker:
         settings.host.events.emit("endpoint_revived", client=settings.client, endpoint=self._show(), after_s=round(gone, 3))
 
     def open(self) -> None:
-        """If ejected, let a probe come now."""
+        """If ejected, let a probe come now, and try to connect if that is what it takes."""
         if self.state is EJECTED:
+            self._target.hurry()
             self.close()
             self._reopen(None)
 

@@ -60,6 +60,10 @@ class Pace:
             return
         self.until = self._now() + next(self._waits)
 
+    def hurry(self) -> None:
+        """An attempt may begin now; if it fails the next wait is as long as it would have been."""
+        self.until = self._now()
+
     def restart(self) -> None:
         """The endpoint has no connection any more: feel the way again."""
         self._allowed = 1

@@ -44,7 +44,7 @@ from router.model.strand import Waiter
 from router.model.timers import Timer
 from router.spi import Connect, Session
 
-RECONNECT_MIN, RECONNECT_MAX = 0.1, 5.0  # seconds; equal jitter halves them at least
+RECONNECT_MIN, RECONNECT_MAX = 0.1, 1.0  # seconds; equal jitter halves them at least
 TELL_EVERY = 10.0  # seconds between two events about the same endpoint
 
 
@@ -331,6 +331,10 @@ class Pool:
         """A session is idle: it goes if there are enough others."""
         if sum(not other.draining for other in self._sessions) > self._settings.min_size:
             self._expire(session, why)
+
+    def hurry(self) -> None:
+        """The next exchange may connect, whatever the back-off says: there are signs of life."""
+        self._pace.hurry()
 
     def close(self) -> None:
         """Open no more; sessions end with their last exchange, waiters fail."""

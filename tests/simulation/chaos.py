@@ -172,7 +172,7 @@ class Upstream(Half):
     def release(self) -> None:
         """The attempt is over."""
         client: Any = self.exchange.reply
-        assert client.sent.startswith(self.requested), "not what the client sent"
+        assert client.uploaded.startswith(self.requested), "not what the client sent"
         self.open = False
         self._credit.release()
         self.unjoin()
@@ -189,13 +189,19 @@ class ChaosSession:
         self.closed = self.draining = False
         self.changed: Callable[[Any], None] = lambda session: None
         self.running: dict[Upstream, None] = {}
+        self.begun = 0
         net.sessions.append(self)
 
     @property
     def free(self) -> int:
         return 0 if self.closed or self.draining else self.streams - len(self.running)
 
+    @property
+    def active(self) -> int:
+        return len(self.running)
+
     async def conduct(self, exchange: Exchange) -> None:
+        self.begun += 1
         assert self.free, "an exchange on a session without room"
         stream = Upstream(self, exchange, next(self.net.answers))
         self.running[stream] = None
@@ -278,6 +284,9 @@ class Plan:
 class Client(Half):
     """One request and its answer; what the front of a connection does for it."""
 
+    carries_grpc = True
+    discreet = False
+
     def __init__(self, world: World, account: Account, service: Service, plan: Plan) -> None:
         super().__init__(account)
         self.world, self.service, self.plan = world, service, plan
@@ -287,7 +296,7 @@ class Client(Half):
         self.over_at = 0.0
         self.status = 0
         self.got = b""
-        self.sent = b""
+        self.uploaded = b""
         self.finished = False
         self.exchange: Any = None
         self._credit = Late(world, 0.05 if plan.late else 0.0)
@@ -309,7 +318,7 @@ class Client(Half):
 
     def _more(self, what: tuple[bytes, bool]) -> None:
         if self.open and not self.done:
-            self.sent += what[0]
+            self.uploaded += what[0]
             self.receive(*what)
 
     def _leave(self, _: Any) -> None:

@@ -92,6 +92,7 @@ class Session:
         self.machine = machine
         self.closed = self.draining = False
         self.changed: Callable[[Any], None] = lambda session: None
+        self.begun = 0
         self._streams = streams
         self._running: dict[Waiter[ResponseHead], None] = {}
         machine.sessions[self] = None
@@ -101,9 +102,15 @@ class Session:
         """How many more exchanges it takes."""
         return 0 if self.closed or self.draining else self._streams - len(self._running)
 
+    @property
+    def active(self) -> int:
+        """How many are under way."""
+        return len(self._running)
+
     async def conduct(self, exchange: Exchange) -> None:
         """One exchange: ends with the machine's answer, or with the session."""
         call: Waiter[ResponseHead] = Waiter()
+        self.begun += 1
         full = len(self._running) + 1 == self._streams
         self._running[call] = None
         self.machine.take(call)

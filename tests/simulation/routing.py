@@ -10,6 +10,7 @@ import attrs
 from dtab import AddrBound, Bound, Dtab, Leaf, Ok, Source, constant, read_path
 from router.accruals.policies import CONSECUTIVE_FAILURES, SUCCESS_RATE, SUCCESS_RATE_WINDOWED
 from router.balance import aperture, ewma, heap, p2c, round_robin
+from router.balance.pool import PoolSettings
 from router.balance.roster import Roster
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.classifiers.http import NON_RETRYABLE_5XX, RETRYABLE_READ_5XX
@@ -111,8 +112,7 @@ class Router:
             accrual=accrual,
             fail_fast=policies.fail_fast,
             roster=Roster(balancing.slow_start_secs, balancing.enable_probation),
-            per_connection=STREAMS,
-            max_connections=10,
+            pool=PoolSettings(per_connection=STREAMS, max_connections=10),
         )
 
 

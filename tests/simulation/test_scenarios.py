@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation import scenarios
 from tests.simulation.routing import Policies
-from tests.simulation.scenarios import BY_NAME, FAULT, PATIENCE, WORK, Scenario, run
+from tests.simulation.scenarios import BY_NAME, FAULT, MACHINES, PATIENCE, WORK, Scenario, run
 from tests.simulation.world import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulation")]  # runs are shared
@@ -100,7 +100,10 @@ def test_retries_within_the_budget_do_not_keep_an_overload_going() -> None:
     assert run("overload", "no retries").success(end - 10, end) > 0.999
     assert calls.success(end - 2, end) > 0.999
     assert calls.amplification < 1.1  # of which the first seconds of the surge have most
-    assert run("overload", "retries without a budget").success(end - 6, end) < 0.01  # it would never end
+
+
+def test_retries_without_a_budget_keep_an_overload_going_for_ever() -> None:
+    assert run("overload", "retries without a budget").success(BY_NAME["overload"].seconds - 6) < 0.01
 
 
 def test_an_adaptive_limit_keeps_an_overload_short() -> None:
@@ -123,18 +126,18 @@ def test_all_endpoints_may_die_and_are_all_in_use_at_once_when_they_return(name:
     returned = FAULT + 3
     dead = run("alldead", name)
     assert dead.success(FAULT + 1, returned - 0.1) == 0
-    assert dead.success(returned + 0.1, dead.seconds) > 0.999
+    assert dead.success(returned + 1, dead.seconds) > 0.999
     assert dead.latency(0.999) < 3 * run("calm", "p2c").latency(0.999)
     assert dead.band < 1.3
+    assert sum(machine.connects for machine in dead.machines) < 12 * MACHINES
 
 
-@pytest.mark.parametrize("name", BY_NAME)
-def test_amplification_stays_within_the_budget(name: str) -> None:
-    for variant, policies in BY_NAME[name].variants.items():
-        played = run(name, variant)
-        if policies.budget.percent_can_retry == BUDGET:
-            seconds = played.seconds + PATIENCE
-            assert played.amplification <= 1 + BUDGET + RESERVE * (1 + seconds / 10) / len(played.seen), variant
+@pytest.mark.parametrize(("name", "variant"), [(name, variant) for name in BY_NAME for variant in BY_NAME[name].variants])
+def test_amplification_stays_within_the_budget(name: str, variant: str) -> None:
+    played = run(name, variant)
+    if BY_NAME[name].variants[variant].budget.percent_can_retry == BUDGET:
+        seconds = played.seconds + PATIENCE
+        assert played.amplification <= 1 + BUDGET + RESERVE * (1 + seconds / 10) / len(played.seen)
 
 
 def test_a_seed_means_one_run() -> None:

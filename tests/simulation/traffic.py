@@ -21,6 +21,8 @@ class _Reply:
     """The client's side of an exchange without a body."""
 
     __slots__ = ("head", "source", "started")
+    carries_grpc = False
+    discreet = False
 
     def __init__(self) -> None:
         self.source: Any = None

@@ -30,9 +30,13 @@ REFUSED = Failure(Kind.CONNECT, "refused", Blame.UPSTREAM, retryable=True)
 class Endpoint:
     available: bool = True
     freshened: int = 0
+    hurried: int = 0
 
     def fresh(self) -> None:
         self.freshened += 1
+
+    def hurry(self) -> None:
+        self.hurried += 1
 
 
 class Rig:
@@ -222,7 +226,7 @@ def test_the_first_to_revive_when_all_were_out_opens_the_others(probed: bool) ->
     if probed:
         rig.host.pass_time(5.5)
     rig.run(GOOD)
-    assert (rig.breaker.state, breaker.state, other.available) == (ALIVE, OPEN, True)
+    assert (rig.breaker.state, breaker.state, other.available, other.hurried) == (ALIVE, OPEN, True, 1)
     breaker.ended(BAD, breaker.begins())
     assert (breaker.state, other.available) == (EJECTED, False)
     assert rig.host.timers.pending() == 1

@@ -133,6 +133,19 @@ def test_attempts_double_with_each_round_trip_and_are_bounded() -> None:
     assert rounds == [1, 2, 4, 8, 16, 32, 64, 64, 64]
 
 
+def test_a_sign_of_life_ends_a_wait_and_not_the_back_off() -> None:
+    now = [0.0]
+    waits = iter([1.0, 2.0])
+    pace = Pace(lambda: now[0], lambda: waits)
+    pace.failed()
+    assert not pace.may_begin()
+    pace.hurry()
+    assert pace.may_begin()
+    pace.failed()
+    now[0] = 1.9
+    assert not pace.may_begin()
+
+
 def test_back_off_grows_with_failures_and_ends_with_a_success() -> None:
     now = [0.0]
     pace = Pace(lambda: now[0], equal_jitter(0.1, 5.0, lambda: 1.0))
