@@ -155,13 +155,22 @@ def run(
 
 @contextmanager
 def serving(
-    name: str, argv: Sequence[str | Path], *, ports: Iterable[int], env: Mapping[str, str] | None = None, limit: float = 20.0
+    name: str,
+    argv: Sequence[str | Path],
+    *,
+    ports: Iterable[int],
+    env: Mapping[str, str] | None = None,
+    limit: float = 30.0,
+    admin: int | None = None,
 ) -> Iterator[Process]:
-    """Run a server for the length of the block, entered when all `ports` of 127.0.0.1 accept; raises `StartError`."""
+    """Run a server for the length of the block, entered when all `ports` of 127.0.0.1 accept, and, of a router, when it says at
+    its `admin` port that workers serve; raises `StartError`."""
     with _process(name, argv, cwd=None, env=env, grace=5.0) as process:
         deadline = time.monotonic() + limit
         for port in ports:
             _wait_for_accept(process, port, deadline)
+        if admin is not None:
+            _wait_until_ready(process, admin, deadline)
         yield process
 
 
@@ -237,8 +246,7 @@ def router(
     whole = {"admin": admin, "namers": [dict(each) for each in namers], "routers": [dict(each) for each in routers]}
     config.write_text(yaml.safe_dump(whole, sort_keys=False))
     ports = [server["port"] for each in routers for server in each["servers"]]  # type: ignore[attr-defined]
-    with serving(name, [sys.executable, "-m", "router.cli", "run", config], ports=ports) as process:
-        _wait_until_ready(process, port, time.monotonic() + 20.0)
+    with serving(name, [sys.executable, "-m", "router.cli", "run", config], ports=ports, admin=port) as process:
         yield process
 
 

@@ -40,7 +40,7 @@ class Router:
     """The router, its file and its workers."""
 
     def __init__(self, workers: int) -> None:
-        self.grpc, self.http, self._admin, self._to_grpc, self._to_http = support.free_ports(5)
+        self.grpc, self.http, self.admin, self._to_grpc, self._to_http = support.free_ports(5)
         self._workers = workers
         self.file = support.log_file("reload").with_suffix(".yaml")
         self.process: support.Process
@@ -52,7 +52,7 @@ class Router:
             self._router("grpc", self.grpc, self._to_grpc, depth),
             self._router("http", self.http, self._to_http, depth),
         ]
-        admin = {"port": self._admin}
+        admin = {"port": self.admin}
         self.file.write_text(yaml.safe_dump({"admin": admin, "workers": self._workers, "routers": routers}))
 
     def _router(self, protocol: str, port: int, to: int, depth: int) -> dict[str, object]:
@@ -100,7 +100,7 @@ def main() -> int:
     kills: list[float] = []
     with support.serving("reload-backend", router.backend(), ports=router.backend_ports):
         argv = [sys.executable, "-m", "router.cli", "run", router.file]
-        with support.serving("reload", argv, ports=[router.grpc, router.http]) as router.process:
+        with support.serving("reload", argv, ports=[router.grpc, router.http], admin=router.admin) as router.process:
             load = Load(router.grpc, router.http, options.clients)
             with load.running():
                 time.sleep(1.0)

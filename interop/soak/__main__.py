@@ -92,9 +92,9 @@ def main() -> int:
     options = arguments()
     setting, seconds = Setting(), options.minutes * 60
     argv = [sys.executable, "-m", "router.cli", "run", setting.config]
-    with support.serving("soak", argv, ports=[setting.http, setting.grpc, setting.secure]) as process:
+    ports = [setting.http, setting.grpc, setting.secure]
+    with support.serving("soak", argv, ports=ports, admin=setting.admin) as process:
         probe = Probe(process.popen.pid, setting.admin)
-        probe.wait_until_it_serves()
         setting.traffic(max(15.0, min(seconds / 6, 120.0)), probe)
         before = probe.settled(None, SETTLE)
         load, resident = setting.traffic(seconds, probe)

@@ -41,19 +41,7 @@ class Probe:
     def __init__(self, pid: int, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/admin/metrics.json"
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
-        (self.worker,) = [int(line) for line in listed.stdout.split()]  # the supervisor starts it before it opens ports
-
-    def wait_until_it_serves(self, limit: float = 60.0) -> None:
-        """Ports are open before the worker is. Raises TimeoutError."""
-        deadline = time.monotonic() + limit
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(self._url.replace("/admin/metrics.json", "/ready"), timeout=5).close()
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return
-        raise TimeoutError("the router does not become ready")
+        (self.worker,) = [int(line) for line in listed.stdout.split()]
 
     def look(self) -> Held:
         """What there is now; the supervisor's answer may be a second old. Raises OSError when the worker is gone."""

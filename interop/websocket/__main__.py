@@ -87,7 +87,7 @@ def main() -> int:
         for name, peer in found.items():
             stack.enter_context(support.serving(f"websocket-{name}", peer.server(backs[name]), ports=[backs[name]]))
         argv = [sys.executable, "-m", "router.cli", "run", file]
-        stack.enter_context(support.serving("websocket", argv, ports=list(fronts.values())))
+        stack.enter_context(support.serving("websocket", argv, ports=list(fronts.values()), admin=ports[-1]))
         for client in found:
             for server in found:
                 outcomes[client, server] = play(found[client], fronts[server], f"websocket-{client}-{server}")
