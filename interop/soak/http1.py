@@ -64,11 +64,15 @@ def keep_alive(port: int, tls: ssl.SSLContext | None = None) -> None:
 
 
 def half_close(port: int) -> None:
-    """Send everything, close that half, read the answer."""
+    """Send everything and close that half: who does so is taken for gone, but may have been answered before."""
     with _connect(port) as sock:
         sock.sendall(_head("POST /echo", f"content-length: {len(BODY)}") + BODY)
         sock.shutdown(socket.SHUT_WR)
-        if _answer(sock) != BODY:
+        try:
+            answer = _answer(sock)
+        except (ValueError, OSError):
+            return
+        if answer != BODY:
             raise ValueError("another body")
 
 
