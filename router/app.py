@@ -16,7 +16,7 @@ import trio
 
 from dtab import Path, SystemNamers, read_path
 from router import settings
-from router.access_log.forms import renderer
+from router.access_log.forms import JsonLine, renderer
 from router.access_log.writer import FileSettings, Writer
 from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
 from router.bind.routes import Routes
@@ -48,6 +48,7 @@ from router.spi import (
     IdentifierContext,
     NamerContext,
     ProtocolPlugin,
+    Recorder,
     ServerContext,
     Session,
     Upgrade,
@@ -75,6 +76,7 @@ class Worker:
     listeners: list[Any] = attrs.field(factory=list)
     addresses: list[tuple[str, str, int]] = attrs.field(factory=list)
     log_files: dict[str, Writer] = attrs.field(factory=dict)
+    recorders: list[Recorder] = attrs.field(factory=list)
 
     async def drain(self, grace: float) -> None:
         """Accept nothing new, let exchanges finish for at most ``grace`` seconds. Tunnels, which nothing tells to finish, have
@@ -138,6 +140,7 @@ def _start(worker: Worker, config: Config, registry: Registry, listen: Listen) -
     host.nursery.start_soon(host.timers.run)
     host.lag.start(worker.metrics)
     system, namers = make_namers(config, host, worker.metrics)
+    worker.recorders = [made.plugin.recorder(made.config) for made in config.telemeters if made.plugin.recorder is not None]
     for router in config.routers:
         context = InterpreterContext(router.base.dtab, system, namers)
         _Assembly(worker, registry, router, listen).start(context)
@@ -315,6 +318,7 @@ class _Assembly:
             self._deadlines(),
             gate,
             log,
+            self._recent(core, f"{host}:{port}"),
             server.base.clear_context,
             settings.forwarded(server.base.add_forwarded_header, self.router.label),
             server.base.timestamp_header,
@@ -354,6 +358,16 @@ class _Assembly:
             writer = self.worker.log_files[keys.file] = Writer(self.worker.host, file, self.metrics.scope("access_log"))
         render = renderer(keys.format, self.router.label, server, Routes(core.settings.interpreter).of)
         return AccessLog(render, writer.write, keys.sample)
+
+    def _recent(self, core: RouterCore, server: str) -> tuple[AccessLog, ...]:
+        """For each recorder of the worker, what fills it."""
+        route = Routes(core.settings.interpreter).of
+        return tuple(
+            [
+                AccessLog(JsonLine(self.router.label, server, route), recorder.keep, recorder.sample)
+                for recorder in self.worker.recorders
+            ]
+        )
 
     def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
         """Linkerd's limit of a server: no queue, and a reset (REFUSED_STREAM) on HTTP/2. ``nacks`` is Linkerd's name."""

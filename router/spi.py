@@ -45,12 +45,14 @@ class Plugin:
 
     ``make(config, context)`` returns the thing; what the context is, each category's protocol below says.
     ``protocols``: the router protocols with which an identifier or classifier can be used (empty: all).
+    ``recorder``, of telemeters: makes the :class:`Recorder` of a worker, of the config.
     """
 
     kind: str
     config: type[Any]
     make: Callable[[Any, Any], Any]
     protocols: frozenset[str] = frozenset()
+    recorder: Callable[[Any], Recorder] | None = None
 
 
 # -- identifiers: make(config, IdentifierContext) -> Identifier ------------------------------------------------
@@ -193,6 +195,22 @@ class Telemeter:
 
     endpoints: Mapping[str, Callable[[str], Awaitable[str]]] = attrs.field(factory=dict)
     run: Callable[[], Awaitable[None]] | None = None
+
+
+class Recorder(Protocol):
+    """Keeps records of requests, JSON texts, in a worker. ``sample``: of which share, drawn when they come; ``capacity``: how
+    many it keeps."""
+
+    sample: float
+    capacity: int
+
+    def keep(self, record: str) -> None:
+        """Called when a request is over."""
+
+    @property
+    def recent(self) -> list[tuple[float, str]]:
+        """What is kept, the oldest first, each with the seconds of the epoch."""
+        ...
 
 
 # -- protocols: the plugin's ``make`` returns a ProtocolPlugin (config and context are None) --------------------

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from router import __version__
-from router.admin import control, metrics, state
+from router.admin import control, metrics, recent, state
 from router.admin.answers import as_json, error, text
 from router.admin.openapi import POSTED, document
 from router.admin.page import overview
@@ -42,6 +42,7 @@ def application(supervisor: Supervisor) -> Starlette:
         **control.endpoints(supervisor),
         **metrics.endpoints(supervisor),
         **state.endpoints(supervisor),
+        **recent.endpoints(supervisor),
         "/": partial(overview, supervisor),
         "/openapi.json": _openapi,
     }

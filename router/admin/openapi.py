@@ -42,6 +42,8 @@ ENDPOINTS = (
     _Endpoint("/metrics", "Metrics for Prometheus or OpenMetrics by conventional names.", _TEXT),
     _Endpoint("/admin/workers.json", "The worker processes."),
     _Endpoint("/admin/events.json", "Ejections, revivals, reloads and the like, the oldest first."),
+    _Endpoint("/requests", "The last requests that were recorded, for people.", "text/html", more=(404,)),
+    _Endpoint("/requests.json", "The same, the newest first.", more=(404,)),
     _Endpoint("/admin/shutdown", "Drain and stop.", _TEXT, method="post"),
     _Endpoint("/admin/reload", "Read the configuration file again.", more=(409,), method="post"),
     _Endpoint("/openapi.json", "This document."),

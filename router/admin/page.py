@@ -1,4 +1,4 @@
-"""The overview page: what runs, and where to look further. Plain HTML, nothing is loaded from elsewhere."""
+"""Pages, and the first of them: what runs, and where to look further. Plain HTML, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ LINKS = {
     "/metrics": "metrics for Prometheus",
     "/client_state.json": "endpoints",
     "/admin/events.json": "events",
+    "/requests": "the last requests, where they are recorded",
     "/admin/workers.json": "workers",
     "/config.json": "configuration",
     "/logging.json": "loggers",
     "/openapi.json": "this interface, described",
 }
+
+
+def html(title: str, body: str) -> Response:
+    """A page; ``body`` is HTML already."""
+    text = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>waypost: {title}</title><style>{STYLE}</style>{body}'
+    headers = {"cache-control": "no-store", "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(text, 200, headers, "text/html")
 
 
 async def overview(supervisor: Supervisor, request: Request) -> Response:
@@ -40,11 +48,9 @@ async def overview(supervisor: Supervisor, request: Request) -> Response:
         rows.append(f"<tr><td>{escape(label)}<td>{escape(ip)}:{port}{''.join(numbers)}")
     workers = "".join([f"<tr><td>{slot.number}<td>{slot.pid}<td>{slot.starts}" for slot in generation.slots])
     links = "".join([f'<li><a href="{href}">{escape(text)}</a>' for href, text in LINKS.items()])
-    html = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>waypost</title><style>{STYLE}</style>'
+    body = (
         f"<h1>waypost {__version__}</h1><p>{escape(generation.loaded.name)}, generation {generation.number}"
         f"<h2>Servers</h2><table><tr><th>router<th>address<th>requests<th>success<th>failures{''.join(rows)}</table>"
         f"<h2>Workers</h2><table><tr><th>number<th>pid<th>starts{workers}</table><h2>More</h2><ul>{links}</ul>"
     )
-    headers = {"cache-control": "no-store", "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    return Response(html, 200, headers, "text/html")
+    return html("overview", body)

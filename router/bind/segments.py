@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from dtab import Dtab, Path
-from router.filters.access_log import AccessLog, access_log
+from router.filters.access_log import AccessLog, access_log, recent_requests
 from router.filters.adaptive import AdaptiveLimit, sampling
 from router.filters.admission import Gate, admission
 from router.filters.budget import Budget
@@ -41,6 +41,7 @@ class ServerParams:
     deadline: DeadlineConfig
     gate: Gate | None
     log: AccessLog | None = None
+    recent: tuple[AccessLog, ...] = ()
     clear_context: bool = False
     forwarded: ForwardedConfig | None = None
     timestamp: str | None = None
@@ -82,6 +83,12 @@ def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "
 
 SERVER = Stack(
     (
+        _module(
+            "recent_requests",
+            lambda params, nxt: recent_requests(params.recent, nxt),
+            "what is not in the sample costs a number drawn, and nothing below",
+            above="access_log server_stats",
+        ),
         _module(
             "access_log",
             lambda params, nxt: access_log(params.log, nxt),

@@ -1,4 +1,4 @@
-"""A record of each exchange when it is over, of all of them or of a sample; those that failed are always recorded."""
+"""A record of each exchange when it is over, of all of them or of a sample; an access log always has those that failed."""
 
 from __future__ import annotations
 
@@ -36,3 +36,27 @@ def access_log(log: AccessLog | None, next_service: Service) -> Service:
                 write(render(exchange))
 
     return access_log_service
+
+
+def recent_requests(logs: tuple[AccessLog, ...], next_service: Service) -> Service:
+    """Record to each of ``logs`` a sample that is drawn when exchanges come, whatever becomes of them; none: no layer."""
+    for log in logs:
+        next_service = _sampled(log, next_service)
+    return next_service
+
+
+def _sampled(log: AccessLog, next_service: Service) -> Service:
+    render, write, sample = log.render, log.write, log.sample
+
+    async def recent_requests_service(exchange: Exchange) -> None:
+        if random() >= sample:
+            await next_service(exchange)
+            return
+        if exchange.attempts is None:
+            exchange.attempts = []
+        try:
+            await next_service(exchange)
+        finally:
+            write(render(exchange))
+
+    return recent_requests_service

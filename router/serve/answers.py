@@ -33,6 +33,7 @@ class Answers:
             "delegate": self.delegate,
             "names": self.names,
             "events": self.events,
+            "requests": self.requests,
         }
         process = worker.metrics.scope("process")
         process.gauge("resident_bytes", _resident)
@@ -79,6 +80,10 @@ class Answers:
     async def events(self) -> list[Any]:
         """The last events, the oldest first."""
         return [[event.at, event.name, dict(event.fields)] for event in self._worker.host.events.recent]
+
+    async def requests(self) -> list[Any]:
+        """Of each recorder, how many records it keeps, and those that it has, the oldest first."""
+        return [[recorder.capacity, recorder.recent] for recorder in self._worker.recorders]
 
 
 def _endpoint(target: Any) -> dict[str, Any]:

@@ -7,5 +7,6 @@
 ``prometheus``    Prometheus' text, with Linkerd's names, and OpenMetrics with conventional ones
 ``influxdb``      InfluxDB's line protocol
 ``statsd``        statsd's datagrams
+``recent_requests``  records of the last requests, kept by each worker
 ================  ======================================================================
 """

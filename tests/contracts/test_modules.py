@@ -35,6 +35,7 @@ HOST: Any = FakeHost()
 GATE = Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
 PARAMS = SimpleNamespace(
     log=AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),
+    recent=(AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),),
     classify=BY_COMPLETION,
     max_call_depth=10,
     total_timeout=1.0,

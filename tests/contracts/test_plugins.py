@@ -21,6 +21,7 @@ from tests.support.fakes import FakeHost, RecordingReply
 
 # What the config classes without defaults need.
 NEEDED: dict[str, dict[str, Any]] = {
+    "io.l5d.recentRequests": {"sample_rate": 0.5},
     "io.l5d.static": {"path": "/fixed"},
     "io.l5d.successRate": {"success_rate": 0.8, "requests": 10},
     "io.l5d.successRateWindowed": {"success_rate": 0.8, "window": 30},

@@ -25,6 +25,7 @@ from router.serve.supervisor import Generation, ReloadError, Supervisor
 
 TEXT = """
 admin: {port: 0}
+telemetry: [{kind: io.l5d.recentRequests, sampleRate: 1.0, capacity: 2}]
 routers:
 - protocol: http
   label: web
@@ -163,7 +164,7 @@ async def test_what_the_workers_know() -> None:
 async def test_telemeters_serve_where_they_were_told_to() -> None:
     async with admin() as rig:
         assert (await rig.ask("/elsewhere")).status == 404
-        text = TEXT + "telemetry: [{kind: io.l5d.prometheus, path: /elsewhere, prefix: lb_}]\n"
+        text = TEXT.replace("[{kind", "[{kind: io.l5d.prometheus, path: /elsewhere, prefix: lb_}, {kind")
         loaded = load_text(text, "test.yaml", Registry())
         assert loaded.config is not None
         rig.supervisor.telemetry.use(loaded.config.telemeters)
