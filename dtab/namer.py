@@ -189,7 +189,7 @@ class SystemNamers:
     """Everything under ``/$/``. ``loaded`` adds namers by class name; ``resolve`` finds addresses."""
 
     def __init__(self, resolve: Resolver, loaded: dict[str, Namer] | None = None) -> None:
-        self._resolve = resolve
+        self.resolve = resolve
         self._loaded = loaded or {}
 
     def lookup(self, path: Path) -> Answer | None:
@@ -216,7 +216,7 @@ class SystemNamers:
         if not 0 <= port <= 65535:
             addr: Activity[Addr] = constant(AddrFailed(f"port {port} is out of range"))
         else:
-            addr = self._resolve(host, port, fixed)
+            addr = self.resolve(host, port, fixed)
         return constant(Leaf(Bound(path.take(used), addr, path.drop(used))))
 
     def _rinet(self, path: Path) -> Answer:

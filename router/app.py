@@ -62,7 +62,8 @@ Listen = Callable[[str, int], socket.socket]
 
 @attrs.define
 class Worker:
-    """What runs: routers and listeners, and what to look at them with. ``workers``: how many processes, this
+    """What runs: routers and listeners, and what to look at them with. ``namers``: by prefix, in the order in which
+    they are asked, and behind them what looks up host names. ``workers``: how many processes, this
     one among them, share the sockets and the limits."""
 
     host: Host
@@ -77,6 +78,7 @@ class Worker:
     addresses: list[tuple[str, str, int]] = attrs.field(factory=list)
     log_files: dict[str, Writer] = attrs.field(factory=dict)
     recorders: list[Recorder] = attrs.field(factory=list)
+    namers: list[tuple[Path, Any]] = attrs.field(factory=list)
 
     async def drain(self, grace: float) -> None:
         """Accept nothing new, let exchanges finish for at most ``grace`` seconds. Tunnels, which nothing tells to finish, have
@@ -141,6 +143,7 @@ def _start(worker: Worker, config: Config, registry: Registry, listen: Listen) -
     host.lag.start(worker.metrics)
     system, namers = make_namers(config, host, worker.metrics)
     worker.recorders = [made.plugin.recorder(made.config) for made in config.telemeters if made.plugin.recorder is not None]
+    worker.namers = [*namers, (Path.of("$", "inet"), system.resolve)]
     for router in config.routers:
         context = InterpreterContext(router.base.dtab, system, namers)
         _Assembly(worker, registry, router, listen).start(context)

@@ -7,13 +7,13 @@ attributes are the YAML keys in snake case (``root_dir`` is written ``rootDir``)
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from random import random
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
-from dtab import Namer, Path
+from dtab import Addr, Namer, Path
 from router.model.backoff import Backoff
 from router.model.exchange import Exchange
 from router.model.expiry import NO_LIMITS, SessionLimits
@@ -81,6 +81,42 @@ class NamerContext:
 
 
 MakeNamer = Callable[[Any, NamerContext], Namer]
+
+
+@attrs.frozen
+class Watched:
+    """What a namer knows of one name, now.
+
+    ``name``: below the namer's prefix. ``source``: what is watched. ``state``: in the namer's words (``pending``, ``bound``,
+    ``neg``, ``failed``, ``directory``). ``since``: when that last changed; ``error``, ``error_at``: what went wrong last, which
+    may be over (empty and 0: nothing yet). Seconds of the epoch. ``addr``: what the name is bound to.
+    """
+
+    name: str
+    source: str
+    state: str
+    since: float
+    error: str = ""
+    error_at: float = 0.0
+    addr: Addr | None = None
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A namer that can tell what it watches."""
+
+    def watched(self) -> Iterable[Watched]:
+        """The names that are in use, and the places that were looked at on the way to them."""
+        ...
+
+
+@runtime_checkable
+class Enumerating(Protocol):
+    """A namer that can tell what names there are."""
+
+    def names(self) -> Iterable[Path]:
+        """All of them, below the namer's prefix, in use or not; within a bound. Called in a thread."""
+        ...
 
 
 # -- classifiers: make(config, None) -> Classifier --------------------------------------------------------------

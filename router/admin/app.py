@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from router import __version__
-from router.admin import control, metrics, recent, state
+from router.admin import control, metrics, names, recent, state
 from router.admin.answers import as_json, error, text
 from router.admin.openapi import POSTED, document
 from router.admin.page import overview
@@ -42,12 +42,16 @@ def application(supervisor: Supervisor) -> Starlette:
         **control.endpoints(supervisor),
         **metrics.endpoints(supervisor),
         **state.endpoints(supervisor),
+        **names.endpoints(supervisor),
         **recent.endpoints(supervisor),
         "/": partial(overview, supervisor),
         "/openapi.json": _openapi,
     }
     room = trio.CapacityLimiter(MAX_REQUESTS)
-    routes = [Route(path, _guarded(supervisor, room, endpoint), methods=_methods(path)) for path, endpoint in found.items()]
+    routes = [
+        Route(path.replace("}", ":path}"), _guarded(supervisor, room, endpoint), methods=_methods(path))
+        for path, endpoint in found.items()
+    ]
     not_routed = partial(_http_error, _guarded(supervisor, room, partial(_telemeters, supervisor)), supervisor)
     return Starlette(routes=routes, exception_handlers={HTTPException: not_routed, Exception: _bug})
 

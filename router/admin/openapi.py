@@ -12,7 +12,7 @@ _TEXT, _JSON = "text/plain", "application/json"
 
 @attrs.frozen
 class _Endpoint:
-    """``params``: query parameters and what they are; ``more``: what else it can answer than 200 and the errors of all."""
+    """``params``: of the path or the query, and what they are; ``more``: what else it answers than 200 and what all do."""
 
     path: str
     summary: str
@@ -33,6 +33,10 @@ ENDPOINTS = (
     _Endpoint("/delegator.json", "How a name is delegated.", params=_DELEGATION, more=(400, 404)),
     _Endpoint("/delegator.json", "How a name is delegated.", more=(400, 404, 413, 415), method="post"),
     _Endpoint("/client_state.json", "What the balancers know of endpoints, by bound name."),
+    _Endpoint("/bound-names.json", "The bound names that are in use, or that namers know."),
+    _Endpoint(
+        "/namer_state/{prefix}.json", "What a namer watches.", params={"prefix": "its prefix, such as io.l5d.fs"}, more=(404,)
+    ),
     _Endpoint("/logging.json", "Loggers and their levels."),
     _Endpoint("/logging.json", "Set the level of a logger.", more=(400,), method="post"),
     _Endpoint("/admin/metrics.json", "Metrics by Linkerd's names.", params=_FLAT, more=(404,)),
@@ -87,9 +91,13 @@ def _operation(endpoint: _Endpoint) -> dict[str, Any]:
     described: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
     if endpoint.params:
         described["parameters"] = [
-            {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-            for name, text in endpoint.params.items()
+            _parameter(name, text, in_path=f"{{{name}}}" in endpoint.path) for name, text in endpoint.params.items()
         ]
     if endpoint.method == "post" and endpoint.path in _BODIES:
         described["requestBody"] = _BODIES[endpoint.path]
     return described
+
+
+def _parameter(name: str, text: str, *, in_path: bool) -> dict[str, Any]:
+    where = {"in": "path", "required": True} if in_path else {"in": "query"}
+    return {"name": name, **where, "description": text, "schema": {"type": "string"}}

@@ -21,12 +21,16 @@ Theory of operation
    good has an address state that says why.
 7. Files are read where events are handled, not in a thread: they are small and local, in memory when they just changed.
    A file of 1,000 lines holds the worker for about 4 ms.
-   Bounds: ``hostlist.MAX_BYTES`` a file; names and watches while observed only; ``watcher.MAX_WATCHES``.
+8. What names there are, in use or not, is told to who asks: the files found by going through the directories again.
+   Bounds: ``hostlist.MAX_BYTES`` a file; names and watches while observed only; ``watcher.MAX_WATCHES``; ``MOST_NAMES`` names
+   that are told, ``MOST_DEEP`` directories deep.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import attrs
 
@@ -37,7 +41,10 @@ from router.namers.inet import InetResolver
 from router.namers.prefix import full_prefix, is_prefix
 from router.namers.spot import File, Missing, Root, Seen
 from router.namers.watcher import Watcher
-from router.spi import NamerContext, Plugin
+from router.spi import NamerContext, Plugin, Watched
+
+MOST_NAMES = 10_000
+MOST_DEEP = 16
 
 
 def _is_directory(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -78,6 +85,41 @@ class FsNamer:
             return Ok(NEG)
 
         return Computed(compute)
+
+    def watched(self) -> Iterable[Watched]:
+        """See :class:`router.spi.Watching`."""
+        return [spot.watched() for spot in list(self._root.spots.values())]
+
+    def names(self) -> Iterable[Path]:
+        """See :class:`router.spi.Enumerating`."""
+        return islice(_files(os.path.join(self._root.base, self._root.name), (), frozenset()), MOST_NAMES)
+
+
+def _files(directory: bytes, elements: tuple[bytes, ...], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """The files below a directory; what cannot be read has none. A link that leads back up is not followed."""
+    try:
+        status = os.stat(directory)
+        found = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except OSError:
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above or len(elements) >= MOST_DEEP:
+        return
+    for entry in found:
+        if entry.name.startswith(b"."):
+            continue
+        if _is(entry.is_dir):
+            yield from _files(entry.path, (*elements, entry.name), above | {here})
+        elif _is(entry.is_file):
+            yield Path((*elements, entry.name))
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Its answer; no, where nothing can be said (a loop of links)."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def make(config: Config, context: NamerContext) -> FsNamer:

@@ -21,6 +21,7 @@ import trio
 from dtab import Activity, Addr, AddrBound, AddrFailed, Computed, Endpoint, Ok, Source, State, constant
 from dtab.activity import Track
 from router.model.host import Host
+from router.spi import Watched
 
 log = logging.getLogger("waypost.namer.inet")
 
@@ -73,6 +74,10 @@ class InetResolver:
 
         return Computed(compute)
 
+    def watched(self) -> list[Watched]:
+        """The names that are looked up now; see :class:`router.spi.Watching`."""
+        return [name.watched() for name in list(self._names.values())]
+
     def _name(self, name: str, fixed: bool) -> _Name:
         return self._names.get((name, fixed)) or _Name(self, self._names, name, fixed)
 
@@ -86,11 +91,14 @@ class _Name:
         self._name = name
         self._fixed = fixed
         self._scope = trio.CancelScope()
+        self._since = self._error_at = 0.0
+        self._error = ""
         self.found: Source[frozenset[str] | AddrFailed] = Source(start=self._start, stop=self._stop)
 
     def _start(self) -> None:
         self._names.setdefault((self._name, self._fixed), self)
         self._scope = trio.CancelScope()
+        self._since = self._now()
         self._resolver.host.nursery.start_soon(self._run, self._scope)
 
     def _stop(self) -> None:
@@ -104,7 +112,7 @@ class _Name:
             while True:
                 found = await look_up(self._name, self._resolver.limit)
                 if not isinstance(found, AddrFailed):
-                    self.found.set(Ok(found))
+                    self._set(Ok(found))
                     if self._fixed:
                         return
                     retry = FIRST_RETRY
@@ -116,10 +124,29 @@ class _Name:
 
     def _failed(self, failure: AddrFailed, *, first: bool) -> None:
         """Known addresses stay. Logged is the loss of a name that worked; clients can make up any number of others."""
+        self._error, self._error_at = failure.cause, self._now()
         if not isinstance(self.found.state, Ok) or isinstance(self.found.state.value, AddrFailed):
-            self.found.set(Ok(failure))
+            self._set(Ok(failure))
         elif first:
             log.warning("%s; its last known addresses stay in use", failure.cause)
+
+    def _set(self, state: State[frozenset[str] | AddrFailed]) -> None:
+        if state != self.found.state:
+            self._since = self._now()
+        self.found.set(state)
+
+    def _now(self) -> float:
+        return self._resolver.host.wall_ns() / 1e9
+
+    def watched(self) -> Watched:
+        """What is known, for people; ports are not part of it."""
+        state, source = self.found.state, "the system's resolver, once" if self._fixed else "the system's resolver"
+        known: Addr | None = None
+        if isinstance(state, Ok):
+            found = state.value
+            known = found if isinstance(found, AddrFailed) else AddrBound(frozenset([Endpoint(ip, 0) for ip in found]))
+        word = "pending" if known is None else "bound" if isinstance(known, AddrBound) else "failed"
+        return Watched("/" + self._name, source, word, self._since, self._error, self._error_at, known)
 
 
 async def look_up(name: str, limit: trio.CapacityLimiter) -> frozenset[str] | AddrFailed:

@@ -14,7 +14,7 @@ import attrs
 
 from dtab import Activity, Computed, Failed, Ok, Path, Pending, Source, State
 from dtab.activity import Track
-from dtab.namer import Addr, AddrBound, AddrFailed, AddrNeg, Endpoint, Resolver, union_addr
+from dtab.namer import Addr, AddrBound, AddrFailed, AddrNeg, AddrPending, Endpoint, Resolver, union_addr
 from router.model.host import Host
 from router.model.metrics import Counter
 from router.model.timers import Timer
@@ -22,6 +22,7 @@ from router.namers.hostlist import MAX_BYTES, Entry, HostListError, parse
 from router.namers.inet import literal
 from router.namers.trace import trace
 from router.namers.watcher import Key, Watcher
+from router.spi import Watched
 
 log = logging.getLogger("waypost.namer.fs")
 
@@ -79,13 +80,15 @@ class Spot:
         self._timer: Timer | None = None
         self._stamp: tuple[int, ...] | None = None
         self._reported = ""
+        self._since = self._error_at = 0.0
+        self._error = ""
         self.seen: Source[Seen] = Source(start=self._start, stop=self._stop)
         self.addr: Activity[Addr] = Computed(self._addr)
 
     def _start(self) -> None:
         self._root.spots.setdefault(self._elements, self)
         self._stamp = None
-        self.seen.set(Pending())  # what was seen in an earlier life is no "last good content"
+        self._set(Pending())  # what was seen in an earlier life is no "last good content"
         self._look()
 
     def _stop(self) -> None:
@@ -140,10 +143,10 @@ class Spot:
     def _found(self, found: tuple[bytes, os.stat_result] | None) -> None:
         if found is None:
             self._stamp = None
-            self.seen.set(Ok(Missing()))
+            self._set(Ok(Missing()))
         elif stat.S_ISDIR(found[1].st_mode):
             self._stamp = None
-            self.seen.set(Ok(Directory()))
+            self._set(Ok(Directory()))
         elif not stat.S_ISREG(found[1].st_mode):
             self._bad(f"{os.fsdecode(found[0])}: not a file; replace it by a file of addresses")
         elif self._is_new(found[1]):
@@ -167,9 +170,31 @@ class Spot:
             self._bad(f"{os.fsdecode(name)}: cannot be read: {error.strerror}")
         else:
             self._reported = ""
-            self.seen.set(Ok(self._file(entries)))
+            self._set(Ok(self._file(entries)))
 
     # -- what was seen --------------------------------------------------------------------------------------
+
+    def watched(self) -> Watched:
+        """What is known, for people."""
+        root, name = self._root, self._elements.show()
+        source = os.fsdecode(os.path.join(root.base, root.name, *self._elements))
+        state = self.seen.state
+        known = (name, source, _word(state), self._since, self._error, self._error_at)
+        if not (isinstance(state, Ok) and isinstance(state.value, File)):
+            return Watched(*known)
+        addr = self.addr.sample()
+        return Watched(*known, addr.value if isinstance(addr, Ok) else AddrPending())
+
+    def _set(self, state: State[Seen]) -> None:
+        if state != self.seen.state or not self._since:
+            self._since = self._now()
+        self.seen.set(state)
+
+    def _fault(self, problem: str) -> None:
+        self._error, self._error_at = problem, self._now()
+
+    def _now(self) -> float:
+        return self._root.host.wall_ns() / 1e9
 
     def _bad(self, problem: str) -> None:
         """Say it once; good content stays."""
@@ -177,18 +202,20 @@ class Spot:
         good = isinstance(state, Ok) and isinstance(state.value, File) and not isinstance(state.value.entries, str)
         if problem != self._reported:
             self._reported = problem
+            self._fault(problem)
             self._root.failures.value += 1
             log.error("%s%s", problem, " (its last good content stays in use until this is corrected)" if good else "")
         if not good:
-            self.seen.set(Ok(File(problem)))
+            self._set(Ok(File(problem)))
 
     def _unreachable(self, error: OSError) -> None:
         """What was known stays, be it that there is nothing."""
         if error.strerror != self._reported:
             self._reported = error.strerror or ""
+            self._fault(f"{os.fsdecode(error.filename or b'?')}: {error.strerror}")
             log.error("%s: %s; it is looked at again every second", os.fsdecode(error.filename or b"?"), error.strerror)
         if isinstance(self.seen.state, Pending):
-            self.seen.set(Failed(error))
+            self._set(Failed(error))
 
     def _file(self, entries: tuple[Entry, ...]) -> File:
         fixed: list[Endpoint] = []
@@ -221,6 +248,14 @@ def _together(fixed: frozenset[Endpoint], states: Sequence[State[Addr]]) -> Stat
     if fixed or not states:
         known.append(AddrBound(fixed))
     return Ok(union_addr(known)) if known else states[0]
+
+
+def _word(state: State[Seen]) -> str:
+    if not isinstance(state, Ok):
+        return "pending" if isinstance(state, Pending) else "failed"
+    if isinstance(state.value, File):
+        return "failed" if isinstance(state.value.entries, str) else "bound"
+    return "neg" if isinstance(state.value, Missing) else "directory"
 
 
 def _weighing(weight: float) -> Callable[[Addr], Addr]:

@@ -10,13 +10,15 @@ import json
 import os
 from typing import Any
 
+import attrs
 import trio
 
-from dtab import AddrPending, read_dtab, read_path
+from dtab import AddrPending, Path, read_dtab, read_path
 from dtab.explain import addr_json, to_json
 from router.app import Worker
 from router.explain import settled
 from router.serve.channel import Handler
+from router.spi import Enumerating, Watching
 from router.telemeters.snapshot import Snapshot
 
 PIECE = 200
@@ -31,7 +33,8 @@ class Answers:
             "metrics": self.metrics,
             "clients": self.clients,
             "delegate": self.delegate,
-            "names": self.names,
+            "bound_names": self.bound_names,
+            "namer_state": self.namer_state,
             "events": self.events,
             "requests": self.requests,
         }
@@ -69,12 +72,23 @@ class Answers:
         node, addrs, _ = await settled(interpreter.delegator, table, read_path(path))
         return to_json(node, lambda bound: addrs.get(bound.id, AddrPending()))
 
-    async def names(self) -> dict[str, Any]:
-        """By router: the names in use, with what they are bound to, and their addresses."""
-        found: dict[str, Any] = {}
-        for label, core in self._worker.routers.items():
-            found[label] = {path.show(): addr_json(client.balancer.known) for path, client in list(core.clients.items())}
-            await trio.lowlevel.checkpoint()
+    async def bound_names(self) -> list[str]:
+        """The bound names in use, and those that namers can tell of."""
+        found = {path.show() for core in self._worker.routers.values() for path in list(core.clients)}
+        for prefix, namer in self._worker.namers:
+            if isinstance(namer, Enumerating):
+                found.update(await trio.to_thread.run_sync(_shown, prefix, namer))
+        return sorted(found)
+
+    async def namer_state(self, prefix: str) -> list[dict[str, Any]]:
+        """What the namers with that prefix (``/io.l5d.fs``, or ``/$/inet``) know of the names that they watch."""
+        found = []
+        full = (prefix, "/#" + prefix)
+        for namer in [namer for path, namer in self._worker.namers if path.show() in full and isinstance(namer, Watching)]:
+            for at, watched in enumerate(namer.watched()):
+                found.append({**attrs.asdict(watched, recurse=False), "addr": watched.addr and addr_json(watched.addr)})
+                if not at % PIECE:
+                    await trio.lowlevel.checkpoint()
         return found
 
     async def events(self) -> list[Any]:
@@ -97,6 +111,10 @@ def _endpoint(target: Any) -> dict[str, Any]:
         "state": "alive" if breaker is None else breaker.state.value,
         "meta": dict(endpoint.meta),
     }
+
+
+def _shown(prefix: Path, namer: Enumerating) -> list[str]:
+    return [prefix.join(name).show() for name in namer.names()]
 
 
 def _resident() -> float:

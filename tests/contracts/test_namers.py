@@ -12,7 +12,7 @@ from dtab import Activity, Failed, Ok, Path, Pending, read_path
 from dtab.tree import NEG, Leaf
 from router.model.host import Host
 from router.model.metrics import Metrics
-from router.spi import NamerContext
+from router.spi import NamerContext, Watching
 from tests.contracts.conftest import REGISTRY, plugins
 
 KINDS = [plugin.kind for plugin in plugins("namer")]
@@ -90,3 +90,18 @@ async def test_asking_twice_is_the_same_answer(kind: str, host: Host, tmp_path: 
     one, other = made.lookup(path), made.lookup(path)
     assert await settled(one) == await settled(other)
     assert await settled(one) == await settled(other)  # observed again after nobody did
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_namer_that_watches_tells_of_names_in_use_and_of_no_others(kind: str, host: Host, tmp_path: FilePath) -> None:
+    made = namer(kind, host, tmp_path)
+    if not isinstance(made, Watching):
+        return
+    activity = made.lookup(read_path(KNOWN[kind][1]))
+    await settled(activity)
+    assert list(made.watched()) == []
+    observation = activity.observe(lambda state: None)
+    told = list(made.watched())
+    assert any(KNOWN[kind][1].startswith(one.name) and one.state == "bound" and one.since > 1e9 for one in told)
+    observation.close()
+    assert list(made.watched()) == []

@@ -487,3 +487,47 @@ async def test_content_of_an_earlier_life_is_not_the_last_good_one(namer, root, 
     addr = watch(activity)
     assert isinstance(addr.last.value, AddrFailed)
     addr.close()
+
+
+# -- what is told of it -----------------------------------------------------------------------------------------
+
+
+async def test_the_names_that_there_are(namer, root):
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "deep" / "up").symlink_to(root)
+    (root / "deep" / "loop").symlink_to("loop")
+    (root / ".hidden").write_text("")
+    os.mkfifo(root / "pipe")
+    write(root / "web", 1)
+    write(root / "deep" / "er" / "db", 1)
+    (root / "link").symlink_to("web")
+    assert [name.show() for name in namer.names()] == ["/deep/er/db", "/link", "/web"]
+
+
+async def test_the_names_that_are_told_are_bounded(namer, root, monkeypatch):
+    monkeypatch.setattr(fs, "MOST_NAMES", 2)
+    monkeypatch.setattr(fs, "MOST_DEEP", 2)
+    (root / "a" / "b" / "c").mkdir(parents=True)
+    write(root / "a" / "b" / "c" / "too_deep", 1)
+    for name in "xyz":
+        write(root / name, 1)
+    assert [name.show() for name in namer.names()] == ["/x", "/y"]
+
+
+async def test_what_is_watched_and_since_when(namer, root, host, watch):
+    now = 1_000_000_000
+    host.wall_ns = lambda: now
+    write(root / "web", 1)
+    (root / "dir").mkdir()
+    watch(ask(namer, "/web"))
+    watch(ask(namer, "/dir/gone"))
+    told = {one.name: (one.state, one.since) for one in namer.watched()}
+    assert told == {"/web": ("bound", 1.0), "/dir": ("directory", 1.0), "/dir/gone": ("neg", 1.0)}
+    now = 2_000_000_000
+    seen = watch(ask(namer, "/web"))
+    replace(root / "web", 2)
+    await seen.until(leaf("/web"))
+    with trio.fail_after(2):
+        while (web := next(one for one in namer.watched() if one.name == "/web")).since < 2:
+            await trio.sleep(0.005)
+    assert web.addr == AddrBound(frozenset([Endpoint("127.0.0.1", 2)]))
