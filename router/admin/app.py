@@ -67,7 +67,7 @@ def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpo
         generation = supervisor.generation
         if generation is None:
             return error(503, "not started yet")
-        if not Gate(generation.config.admin.security).allows(request.url.path):
+        if not Gate(generation.config.admin.security).allows(request.scope["path"]):
             return error(404, "Not Found")
         if request.method == "POST" and from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
             return error(403, "a page of another origin must not change anything here")
@@ -85,7 +85,7 @@ def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpo
 
 async def _telemeters(supervisor: Supervisor, request: Request) -> Response:
     """What the configured telemeters serve, where they were told to."""
-    return text(await supervisor.telemetry.endpoints[request.url.path](request.headers.get("host", "localhost")))
+    return text(await supervisor.telemetry.endpoints[request.scope["path"]](request.headers.get("host", "localhost")))
 
 
 async def _openapi(request: Request) -> Response:
@@ -95,7 +95,7 @@ async def _openapi(request: Request) -> Response:
 async def _http_error(telemeters: Endpoint, supervisor: Supervisor, request: Request, problem: Exception) -> Response:
     """An error, unless a telemeter was told to serve where nothing else is."""
     assert isinstance(problem, HTTPException)
-    if problem.status_code == 404 and request.method == "GET" and request.url.path in supervisor.telemetry.endpoints:
+    if problem.status_code == 404 and request.method == "GET" and request.scope["path"] in supervisor.telemetry.endpoints:
         return await telemeters(request)
     answer = error(problem.status_code, str(problem.detail))
     answer.headers.update(problem.headers or {})
@@ -103,7 +103,7 @@ async def _http_error(telemeters: Endpoint, supervisor: Supervisor, request: Req
 
 
 async def _bug(request: Request, problem: Exception) -> Response:
-    log.error("bug in the admin interface, at %s", request.url.path, exc_info=problem)
+    log.error("bug in the admin interface, at %s", request.scope["path"], exc_info=problem)
     return error(500, f"internal error: {type(problem).__name__}")
 
 

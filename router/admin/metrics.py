@@ -29,7 +29,7 @@ def endpoints(supervisor: Supervisor) -> dict[str, Endpoint]:
             return error(404, f"there are no metrics below {asked['q']!r}")
 
     async def linkerds(request: Request) -> Response:
-        configured = supervisor.telemetry.endpoints.get(request.url.path)
+        configured = supervisor.telemetry.endpoints.get(request.scope["path"])
         if configured is not None:
             return Response(await configured(""), media_type=TEXT)
         return Response(prometheus.linkerd_text(*await gatherer.snapshot()), media_type=TEXT)

@@ -42,5 +42,10 @@ class Gate:
 
 
 def from_elsewhere(origin: str | None, host: str | None) -> bool:
-    """Whether a request's ``Origin`` is another one than the server it was sent to."""
-    return origin is not None and urlsplit(origin).netloc != host
+    """Whether a request's ``Origin`` is another one than the server it was sent to; one that cannot be read is."""
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != host
+    except ValueError:
+        return True

@@ -79,7 +79,9 @@ class Rig:
     async def ask(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """One request, straight into the application."""
         path, _, query = target.partition("?")
-        fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in {"host": "here:1", **headers}.items()]
+        fields = [
+            (name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in {"host": "here:1", **headers}.items()
+        ]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
             "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": fields, "root_path": "",
@@ -279,3 +281,19 @@ async def test_a_bug_is_told_and_harms_nobody(monkeypatch: Any, caplog: Any) -> 
             await rig.ask("/metrics")
         assert "bug in the admin interface" in caplog.text
         assert (await rig.ask("/admin/ping")).status == 200
+
+
+@pytest.mark.parametrize("host", ["x/files", "[", "x?y", "x#y", "", "\xff"])
+async def test_a_host_that_is_nonsense_opens_nothing_and_breaks_nothing(host: str) -> None:
+    async with admin(TEXT.replace("{port: 0}", "{port: 0, security: {controlEnabled: false}}", 1)) as rig:
+        assert (await rig.ask("/admin/shutdown", "POST", host=host)).status == 404
+        assert not rig.supervisor.stopping.is_set()
+        assert (await rig.ask("/admin/ping", host=host)).body == b"pong"
+        assert (await rig.ask("/nowhere", host=host)).status == 404
+
+
+@pytest.mark.parametrize("origin", ["http://[", "", "http://here:1@x", "\xff"])
+async def test_an_origin_that_is_nonsense_is_another_one(origin: str) -> None:
+    async with admin() as rig:
+        assert (await rig.ask("/admin/shutdown", "POST", origin=origin)).status == 403
+        assert not rig.supervisor.stopping.is_set()
