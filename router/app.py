@@ -173,6 +173,7 @@ class _Assembly:
         self._connects: dict[tuple[Any, ...], Connect] = {}
         self._classifiers: dict[Any, Classifier] = {}
         self._sessions: set[Any] = set()
+        self._plain = self._make_plain()
 
     def start(self, context: InterpreterContext) -> None:
         """Make the router and open its listeners."""
@@ -261,6 +262,7 @@ class _Assembly:
             pool=settings.pool_settings(base, protocol, workers),
             modules=protocol.client_modules,
             forward_client_cert=base.forward_client_cert,
+            plain=self._plain,
         )
 
     def _connect(self, protocol: ProtocolPlugin, own: Any, tls: ClientTls | None) -> Connect:
@@ -278,6 +280,13 @@ class _Assembly:
     def _make_connect(self, protocol: ProtocolPlugin, own: Any, secure: Any) -> Connect:
         worker, metrics = self.worker, self.metrics.scope("client")
         return protocol.connect(own, ClientContext(worker.host, worker.poller, metrics, secure, self._sessions))
+
+    def _make_plain(self) -> Connect | None:
+        """How CONNECT reaches endpoints, where a server allows it."""
+        from protocols.wire.plain import connector
+
+        allowed = any("connect" in server.base.tunnels for server in self.router.servers)
+        return connector(self.worker.poller, self.worker.host.timers) if allowed else None
 
     def _balancing(self, chosen: Any) -> Balancing:
         context = BalancerContext(self.worker.host.timers.now)

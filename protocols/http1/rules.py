@@ -12,7 +12,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NoReturn
 
-from router.model.headers import Field, Fields, RequestHead, ResponseHead, plain_trailers
+from router.model.headers import (
+    CONNECT,
+    Field,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    is_destination,
+    plain_trailers,
+)
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _request_line = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])").fullmatch
@@ -117,6 +125,10 @@ def parse_request(data: bytes, known: Known, scheme: bytes = b"http", *, most: i
     rest = [field for field in fields if field[0] not in (b"host", b"expect")]
     if length is not None:
         rest = _one_length(rest, length)
+    if method == b"CONNECT":
+        if framing.chunked or framing.length:
+            raise ProtocolFault(400, "CONNECT with a body")
+        return RequestHead(method, b"", authority, path, tuple(rest), version=version, tunnel=CONNECT), framing
     head = RequestHead(method, scheme, authority, path, tuple(rest), length=length, version=version)
     return head, framing
 
@@ -126,6 +138,10 @@ def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int
     if len(hosts) > 1 or (not hosts and version == (1, 1)):
         raise ProtocolFault(400, "two Host fields" if hosts else "no Host field")
     authority = hosts[0] if hosts else b""
+    if method == b"CONNECT":
+        if not is_destination(target):
+            raise ProtocolFault(400, f"CONNECT without a host and a port {_quoted(target[:64])}")
+        return target, b""
     if target[:1] == b"/":
         path = target
     elif target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
@@ -140,8 +156,6 @@ def _target(method: bytes, target: bytes, hosts: list[bytes], version: tuple[int
             path = b"/" + path
     elif target == b"*" and method == b"OPTIONS":
         path = target
-    elif method == b"CONNECT":
-        raise ProtocolFault(501, "CONNECT is not supported")
     else:
         raise ProtocolFault(400, f"malformed request target {_quoted(target[:64])}")
     if not _authority(authority):

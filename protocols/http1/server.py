@@ -23,7 +23,7 @@ from router.model.ends import Ends
 from router.model.exchange import Exchange
 from router.model.expiry import Expiries, Expiry
 from router.model.failure import CANCEL, Failure, Kind, client_gone
-from router.model.headers import WEBSOCKET, Field, Fields, RequestHead, ResponseHead
+from router.model.headers import CONNECT, WEBSOCKET, Field, Fields, RequestHead, ResponseHead
 from router.model.strand import Strand, Waiter
 from router.spi import ServerContext
 
@@ -72,7 +72,9 @@ class Http1Reply(Http1Sink):
         self.started = True
         connection = self.connection
         if head.status == 101:
-            return self._switch(head)
+            return self._switch(*websocket.answer(self.request, head))
+        if self.request.tunnel == CONNECT and head.status < 300:
+            return self._switch(head, b"")
         extra = b""
         bodiless = self.request.method == b"HEAD" or head.status in (204, 304)
         if head.length is None and not bodiless:
@@ -94,9 +96,9 @@ class Http1Reply(Http1Sink):
             self.chunked = False
         return self
 
-    def _switch(self, head: ResponseHead) -> Sink:
+    def _switch(self, head: ResponseHead, extra: bytes) -> Sink:
         """Leave HTTP/1.1 for the tunnel that was asked for."""
-        self.wire.write(render.response_head(*websocket.answer(self.request, head)))
+        self.wire.write(render.response_head(head, extra))
         return self.connection.open_tunnel()
 
     def abort(self, failure: Failure) -> None:
@@ -225,7 +227,9 @@ class Http1ServerConnection:
 
     def on_request(self, head: RequestHead, framing: Framing) -> None:
         """A request begins: start its exchange."""
-        if framing.upgrades and not framing.length:
+        if head.tunnel and CONNECT not in self.context.tunnels:
+            raise ProtocolFault(501, "CONNECT is not enabled on this port")
+        if framing.upgrades and not framing.length and not head.tunnel:
             if self._upgraded(head):
                 return
             if WEBSOCKET in self.context.tunnels and websocket.asked(head):
@@ -233,7 +237,8 @@ class Http1ServerConnection:
         self._requests += 1
         if self._watch.timer is None:
             self._watch.arm()
-        self.keep_alive = framing.keep_alive and not self.draining
+        # What follows a CONNECT that is refused was meant for another: it must not be read as a request.
+        self.keep_alive = framing.keep_alive and not self.draining and head.tunnel != CONNECT
         self._source = None
         if framing.chunked or framing.length:
             self._source = Http1Source(self.wire, self._continue if framing.expects else _nothing, self._stop_reading)

@@ -44,7 +44,7 @@ _EXPIRED = {"idle": "max_idle", "lifetime": "max_age"}
 class ServerStream(Stream):
     """A stream that a client opened; the exchange's reply."""
 
-    __slots__ = ("exchange", "gone", "started", "strand")
+    __slots__ = ("exchange", "expiry", "gone", "started", "strand")
 
     carries_grpc = True
     discreet = False
@@ -55,6 +55,7 @@ class ServerStream(Stream):
         self.exchange: Exchange | None = None
         self.strand: Strand | None = None
         self.gone: Waiter[None] | None = None  # where the shell waits until the answer has left
+        self.expiry: Expiry | None = None  # of a tunnel
 
     @property
     def peer(self) -> str:
@@ -114,8 +115,39 @@ class ServerStream(Stream):
         source, self.source = self.source, None
         if source is not None:
             source.sink = None
+        if self.expiry is not None:
+            self.expiry.close()
         self.exchange = None
         self.strand = None
+
+    def end_tunnel(self, why: str) -> None:
+        """Nothing in a tunnel says that it should end: end it, if this is an open one."""
+        exchange, strand = self.exchange, self.strand
+        if exchange is not None and exchange.request.tunnel and self.started and strand is not None:
+            strand.cancel(client_gone(why, ErrorCodes.CANCEL))
+
+
+class OpenTunnel:
+    """A tunnel as something that ends when nothing moves in it (:class:`router.model.expiry.Mortal`)."""
+
+    def __init__(self, stream: ServerStream) -> None:
+        self._stream = stream
+        self.draining = self.closed = False
+
+    @property
+    def active(self) -> int:
+        """1 until it is open: whether it opens is a matter of deadlines."""
+        return int(not self._stream.started)
+
+    @property
+    def begun(self) -> int:
+        """Rises with what moves."""
+        return self._stream.pushed + self._stream.sent
+
+    def expire(self, why: str) -> None:
+        """It has been idle for too long."""
+        self.closed = True
+        self._stream.end_tunnel(f"the tunnel's {why} limit")
 
 
 def response_fields(head: ResponseHead) -> Fields:
@@ -297,12 +329,15 @@ class Http2ServerConnection(Http2Connection):
             raise StreamFault(ErrorCodes.PROTOCOL_ERROR, ":protocol, which we have not announced")
         failure = None
         if head.tunnel not in offered or (extended and head.tunnel != WEBSOCKET):
-            what = f"CONNECT for {head.tunnel.decode('ascii', 'replace')}" if extended else "CONNECT"
-            failure = Failure(Kind.UNSUPPORTED, f"{what} is not supported", Blame.CLIENT)
+            what = f" for {head.tunnel.decode('ascii', 'replace')}" if extended else ""
+            failure = Failure(Kind.UNSUPPORTED, f"CONNECT{what} is not enabled on this port", Blame.CLIENT)
             failure.status = 501
         if end:
             stream.finish(())
         self._begin(stream, head, end, failure)
+        if stream.exchange is not None:
+            tunnel = OpenTunnel(stream)
+            stream.expiry = self.server.expiries.watch_idle(tunnel, tunnel.expire)
 
     def _begin(self, stream: ServerStream, head: RequestHead, end: bool, failure: Failure | None) -> None:
         context = self.context
@@ -466,13 +501,16 @@ class Http2ServerConnection(Http2Connection):
         super().drain(why)
         self.context.host.timers.after(DRAIN_ROUND_TRIP, self._drain_anyway)
 
-    def end_tunnels(self) -> None:
-        """Nothing in a tunnel says that it should end: end them."""
+    def end_tunnels(self, why: str) -> None:
+        """End the tunnels that are open."""
         for stream in list(self.streams.values()):
             assert isinstance(stream, ServerStream)
-            exchange, strand = stream.exchange, stream.strand
-            if exchange is not None and exchange.request.tunnel and stream.started and strand is not None:
-                strand.cancel(client_gone("the router is stopping", ErrorCodes.CANCEL))
+            stream.end_tunnel(why)
+
+    def expire(self, why: str) -> None:
+        """The connection has been idle for too long, or is too old: then its tunnels end too."""
+        self.end_tunnels(f"the connection's {why} limit")
+        self.drain(_EXPIRED[why])
 
     def _drain_anyway(self, _: Any) -> None:
         if not self.closed and not self.finishing:
@@ -538,7 +576,7 @@ class Http2Server:
 
     def _adopt(self, wire: Wire, since: float) -> Http2ServerConnection:
         connection = Http2ServerConnection(wire, self.settings, self, since)
-        connection.expiry = self.expiries.watch(connection, lambda why: connection.drain(_EXPIRED[why]))
+        connection.expiry = self.expiries.watch(connection, connection.expire)
         self._connections.add(connection)
         wire.start(connection)
         if self._draining:
@@ -559,7 +597,7 @@ class Http2Server:
     def end_tunnels(self) -> None:
         """See :class:`router.spi.Server`."""
         for connection in list(self._connections):
-            connection.end_tunnels()
+            connection.end_tunnels("the router is stopping")
 
     def drain(self) -> None:
         """GOAWAY to every connection."""

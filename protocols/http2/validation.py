@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from protocols.http2.codec import Block
-from router.model.headers import CONNECT, WEBSOCKET, Field, Fields, RequestHead, ResponseHead, plain_trailers
+from router.model.headers import CONNECT, WEBSOCKET, Field, Fields, RequestHead, ResponseHead, is_destination, plain_trailers
 
 # Connection-specific fields, meaningless and therefore forbidden here (§8.2.2).
 _CONNECTION_FIELDS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
@@ -72,8 +72,8 @@ def _request_head(block: Block) -> RequestHead:
     if protocol is not None and method != b"CONNECT":
         raise Malformed(":protocol without CONNECT")
     if method == b"CONNECT" and protocol is None:
-        if path or b":scheme" in pseudo or not authority.rpartition(b":")[2].isdigit():
-            raise Malformed("CONNECT needs :authority, with a port, and nothing else")
+        if path or b":scheme" in pseudo or not is_destination(authority):
+            raise Malformed("CONNECT needs :authority, a host and a port, and nothing else")
     elif not path or not pseudo.get(b":scheme"):
         raise Malformed("no :path or no :scheme")
     elif path[0] != 47 and not (path == b"*" and method == b"OPTIONS"):

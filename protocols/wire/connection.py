@@ -21,6 +21,7 @@ Theory of operation
 from __future__ import annotations
 
 import socket
+import struct
 from typing import ClassVar, Protocol
 
 from protocols.wire.poller import Poller
@@ -34,6 +35,7 @@ LOW = 65536
 LINGER = 1.0
 _JOIN_BELOW = 16384
 _IOV = 512
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class WireProtocol(Protocol):
@@ -251,6 +253,12 @@ class Connection:
     def abort(self, why: str = "aborted") -> None:
         """Close now; what is unsent is lost."""
         self._end(why)
+
+    def reset(self, why: str = "reset") -> None:
+        """:meth:`abort` so that the peer sees it: with RST in place of FIN, whatever was read."""
+        if not self.gone:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._end(why)
 
     def _end(self, why: str) -> None:
         if self.gone:

@@ -161,12 +161,13 @@ class ClientEnd(TunnelEnd):
 
 
 class EndpointEnd(TunnelEnd):
-    """The end of an endpoint's connection; wakes ``over`` when the tunnel is over."""
+    """The end of an endpoint's connection; wakes ``over`` when the tunnel is over. ``code``: what HTTP/2 calls its loss."""
 
-    __slots__ = ("exchange", "over")
+    __slots__ = ("code", "exchange", "over")
 
-    def __init__(self, wire: Connection, exchange: Exchange, over: Waiter[None]) -> None:
+    def __init__(self, wire: Connection, exchange: Exchange, over: Waiter[None], code: int | None = None) -> None:
         super().__init__(wire)
+        self.code = code
         self.exchange = exchange
         self.over = over
 
@@ -195,4 +196,4 @@ class EndpointEnd(TunnelEnd):
             self.finished = True
             self.over.wake(None)
         else:
-            self.over.throw(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM))
+            self.over.throw(Failure(Kind.RESET, f"connection to the endpoint lost: {why}", Blame.UPSTREAM, code=self.code))

@@ -143,7 +143,7 @@ def linkerd_line() -> Render:
         peer = exchange.reply.peer.rpartition(":")[0].strip("[]") or "-"
         status = status_of(exchange)
         version = "HTTP/2" if head.version >= (2, 0) else f"HTTP/{head.version[0]}.{head.version[1]}"
-        request = f"{_quoted(head.method)} {_quoted(head.path)} {version}"
+        request = f"{_quoted(head.method)} {_quoted(head.path or head.authority)} {version}"
         size = "-" if head.version >= (2, 0) else _length(exchange)
         agent, referer = _quoted(head.get(b"user-agent")), _quoted(head.get(b"referer"))
         when = clock.second(exchange.host.wall_ns() / 1e9)

@@ -15,8 +15,8 @@ from typing import Any
 from dtab import Activity, Addr, AddrBound, AddrFailed, AddrPending, Endpoint, Failed, Ok, State
 from router.balance.breaker import ALIVE, Breaker, BreakerSettings, cause_of
 from router.balance.endpoints import keep_known
-from router.balance.pool import Pool
 from router.balance.roster import Roster
+from router.balance.tunnels import Sessions
 from router.model.exchange import Attempt, Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Metrics
@@ -38,7 +38,9 @@ class EndpointTarget:
         "_fresh", "available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "weight",
     )  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, pool: Pool, settings: BreakerSettings | None, fresh: Fresh | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, pool: Sessions, settings: BreakerSettings | None, fresh: Fresh | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.pool = pool
         self.weight = self.full = endpoint.weight
@@ -78,7 +80,7 @@ class Balancer:
         self,
         addr: Activity[Addr],
         balancing: Balancing,
-        make_pool: Callable[[Endpoint], Pool],
+        make_pool: Callable[[Endpoint], Sessions],
         timers: Timers,
         metrics: Metrics,
         breakers: BreakerSettings | None = None,

@@ -26,6 +26,7 @@ from router.balance.breaker import BreakerSettings, BreakerStats
 from router.balance.pool import Pool, PoolSettings
 from router.balance.pool_stats import PoolStats
 from router.balance.roster import Roster
+from router.balance.tunnels import Sessions, WithTunnels, for_tunnels
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
 from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
@@ -64,7 +65,8 @@ class ServiceSettings:
 @attrs.frozen
 class ClientSettings:
     """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints. ``limit``:
-    requests under way, of all entries that lead here; ``pending``: how many may wait for that."""
+    requests under way, of all entries that lead here; ``pending``: how many may wait for that. ``plain`` opens connections for
+    CONNECT, where that is allowed."""
 
     connect: Connect
     balancing: Callable[[], Balancing]
@@ -79,6 +81,7 @@ class ClientSettings:
     pool: PoolSettings = attrs.field(factory=PoolSettings)
     modules: tuple[Module, ...] = ()
     forward_client_cert: bool = False
+    plain: Connect | None = None
 
 
 @attrs.frozen
@@ -337,8 +340,13 @@ class RouterCore:
 
         pool_stats = PoolStats(metrics, bound.id.show())
 
-        def make_pool(endpoint: Any) -> Pool:
-            return Pool(self.host, configured.connect, (endpoint.host, endpoint.port), configured.pool, pool_stats)
+        def make_pool(endpoint: Any) -> Sessions:
+            address = (endpoint.host, endpoint.port)
+            pool = Pool(self.host, configured.connect, address, configured.pool, pool_stats)
+            if configured.plain is None:
+                return pool
+            tunnels = Pool(self.host, configured.plain, address, for_tunnels(configured.pool), pool_stats)
+            return WithTunnels(pool, tunnels)
 
         breakers = None
         if configured.accrual is not None:

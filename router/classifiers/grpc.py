@@ -19,7 +19,7 @@ import attrs
 from router.classifiers.http import another_may_do
 from router.model.exchange import Exchange
 from router.model.failure import HTTP_TO_GRPC, REFUSED_STREAM
-from router.model.headers import ResponseHead
+from router.model.headers import CONNECT, ResponseHead
 from router.model.verdict import FAILURE, RETRYABLE, SUCCESS, Classifier, Verdict
 from router.spi import Plugin
 
@@ -66,7 +66,7 @@ class ByGrpcStatus:
         response = exchange.response
         if response is None or not exchange.complete:
             return RETRYABLE if self._broke_off(exchange) else FAILURE
-        if response.status == 101:  # a tunnel, of which there is no more to tell
+        if response.status == 101 or exchange.request.tunnel == CONNECT:  # a tunnel, of which there is no more to tell
             return SUCCESS
         if response.status >= 400:
             return RETRYABLE if response.status in self._statuses else FAILURE

@@ -51,8 +51,8 @@ def port_number(instance: object, attribute: attrs.Attribute[Any], value: int | 
 def tunnel_kinds(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     """A validator: kinds of tunnels."""
     for kind in value:
-        if kind != "websocket":
-            raise ValueError(f"{kind!r} is no kind of tunnel: there is websocket")
+        if kind not in ("websocket", "connect"):
+            raise ValueError(f"{kind!r} is no kind of tunnel: there are websocket and connect")
 
 
 def timeout_status(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:

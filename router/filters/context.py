@@ -1,7 +1,7 @@
 """Dtabs that come with a request: ``l5d-ctx-dtab`` (set by the routers before us), then ``l5d-dtab`` (the user's).
 
-Both are removed from the request; what they said together goes on as ``l5d-ctx-dtab``. Bounds: ``MAX_BYTES`` of headers per
-request, ``CACHED`` parsed tables per router.
+Both are removed from the request; what they said together goes on as ``l5d-ctx-dtab``. A CONNECT is not obeyed: it would reach
+whatever it names, and we be an open proxy. Bounds: ``MAX_BYTES`` of headers per request, ``CACHED`` parsed tables per router.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dtab import Dtab, DtabError
 from router.dtab_headers import CTX_DTAB, USER_DTAB, read_linkerd
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import Fields, RequestHead
+from router.model.headers import CONNECT, Fields, RequestHead
 from router.model.service import Service
 
 MAX_BYTES = 8192
@@ -23,7 +23,7 @@ def dtab_context(next_service: Service) -> Service:
 
     async def dtab_context_service(exchange: Exchange) -> None:
         head = exchange.request
-        if head.get(USER_DTAB) is not None or head.get(CTX_DTAB) is not None:
+        if (head.get(USER_DTAB) is not None or head.get(CTX_DTAB) is not None) and head.tunnel != CONNECT:
             exchange.local_dtab = _local_dtab(head, cache) or None
         await next_service(exchange)
 

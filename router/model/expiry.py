@@ -123,11 +123,18 @@ class Expiries:
 
     def watch(self, connection: Mortal, end: End) -> Expiry | None:
         """Limit a new connection; None where there are no limits."""
-        if self._limits == NO_LIMITS:
+        return self._watch(self._limits, connection, end)
+
+    def watch_idle(self, tunnel: Mortal, end: End) -> Expiry | None:
+        """Limit the idleness of a tunnel that is not all of its connection."""
+        return self._watch(SessionLimits(idle=self._limits.idle), tunnel, end)
+
+    def _watch(self, limits: SessionLimits, connection: Mortal, end: End) -> Expiry | None:
+        if limits == NO_LIMITS:
             return None
 
         def expire(why: str) -> None:
             self._counters[why].value += 1
             end(why)
 
-        return Expiry(self._timers, self._limits, connection, expire)
+        return Expiry(self._timers, limits, connection, expire)

@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 # HTTP/2 error codes (RFC 9113 §7) that the table needs.
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR = 0x0, 0x1, 0x2
-REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x7, 0x8, 0xB
+REFUSED_STREAM, CANCEL, CONNECT_ERROR, ENHANCE_YOUR_CALM = 0x7, 0x8, 0xA, 0xB
 
 # HTTP statuses are those of Linkerd 1.x, gRPC statuses never those that gRFC A54 reserves for applications.
 ANSWERS: dict[Kind, Answer] = {
@@ -78,7 +78,7 @@ RESET_TO_GRPC = {REFUSED_STREAM: 14, CANCEL: 1, ENHANCE_YOUR_CALM: 8, 0xC: 7}
 HTTP_TO_GRPC = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 431: 13, 502: 14, 503: 14, 504: 14}
 # The codes of an upstream that mean something to its client too. The others speak of our own hop, and two would mislead:
 # NO_ERROR within a body looks like its end, HTTP_1_1_REQUIRED asks the client for another protocol.
-_TOLD = frozenset((REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM))
+_TOLD = frozenset((REFUSED_STREAM, CANCEL, CONNECT_ERROR, ENHANCE_YOUR_CALM))
 
 
 class Failure(Exception):  # noqa: N818 - the field's word; it is an outcome before it is an error

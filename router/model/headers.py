@@ -10,6 +10,7 @@ filling the caches of a head that is not shared would only cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -17,6 +18,13 @@ Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = tuple[Field, ...]
 
 WEBSOCKET, CONNECT = b"websocket", b"connect"  # kinds of tunnels
+_destination = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+):([0-9]{1,5})").fullmatch
+
+
+def is_destination(authority: bytes) -> bool:
+    """Whether a CONNECT can ask for ``authority``: a host and a port, neither of which is empty (RFC 9110 §9.3.6)."""
+    match = _destination(authority)
+    return match is not None and 0 < int(match[1]) < 65536
 
 
 class Head:

@@ -253,8 +253,9 @@ async def test_draining_ends_it_within_the_grace(start: Any, listen: Any, nurser
         await endpoint.aclose()
 
 
-async def test_an_idle_one_ends_by_the_limit_of_its_connection(start: Any, listen: Any, nursery: Any) -> None:
-    async with rig(start, listen, nursery, "http", "http", server="serverSession: {idleTimeMs: 100}") as (open_one, worker, _):
+@pytest.mark.parametrize("front", ["http", "h2"])
+async def test_an_idle_one_ends_by_its_limit(start: Any, listen: Any, nursery: Any, front: str) -> None:
+    async with rig(start, listen, nursery, front, "http", server="serverSession: {idleTimeMs: 100}") as (open_one, worker, _):
         client, endpoint = await open_one()
         assert await client.receive() == b"hi"
         for _turn in range(6):  # it is not idle

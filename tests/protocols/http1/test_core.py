@@ -105,7 +105,7 @@ REFUSED = {
     "host with a slash": (b"GET / HTTP/1.1\r\nhost: a/b\r\n\r\n", 400),
     "two empty lines": (b"\r\n\r\nGET / HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "other expectation": (b"GET / HTTP/1.1\r\n" + HOST + b"expect: magic\r\n\r\n", 417),
-    "CONNECT": (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 501),
+    "CONNECT without a port": (b"CONNECT a HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "long line": (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
     "long headers": (b"GET / HTTP/1.1\r\n" + HOST + b"x: " + b"y" * 9000 + b"\r\n\r\n", 431),
     "many headers": (b"GET / HTTP/1.1\r\n" + HOST + b"x: y\r\n" * 101 + b"\r\n", 431),

@@ -51,7 +51,9 @@ REFUSED = {
     "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "relative target": (get(start=b"GET a HTTP/1.1"), 400),
     "asterisk without OPTIONS": (get(start=b"GET * HTTP/1.1"), 400),
-    "CONNECT": (get(start=b"CONNECT web:443 HTTP/1.1"), 501),
+    "CONNECT to no port": (get(start=b"CONNECT web:0 HTTP/1.1"), 400),
+    "CONNECT with a path": (get(start=b"CONNECT / HTTP/1.1"), 400),
+    "CONNECT with a body": (get(b"Content-Length: 1", start=b"CONNECT web:443 HTTP/1.1") + b"x", 400),
     "another scheme": (get(start=b"GET ftp://web/ HTTP/1.1"), 400),
     # authority
     "no Host": (get(host=b""), 400),

@@ -19,7 +19,7 @@ from router.filters.stats import classified, stats
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import RequestHead, ResponseHead
+from router.model.headers import CONNECT, RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
 
@@ -111,6 +111,13 @@ def test_dtab_headers_are_merged_context_first() -> None:
     assert again.exchange.local_dtab is call.exchange.local_dtab
     assert Call(host, service, head((b"l5d-dtab", b""))).exchange.local_dtab is None
     assert Call(host, service).exchange.local_dtab is None
+
+
+def test_the_dtab_of_a_connect_is_not_obeyed() -> None:
+    fields = ((b"l5d-dtab", b"/a=>/d"), (b"l5d-ctx-dtab", b"nonsense"))
+    asked = RequestHead(b"CONNECT", b"", b"web:443", b"", fields, tunnel=CONNECT)
+    call = Call(FakeHost(), dtab_context(answering()), asked)
+    assert (call.failure, call.exchange.local_dtab) == (None, None)
 
 
 @pytest.mark.parametrize("value", [b"/a=>", b"x", b"\xff", b"/a=>/b;" * (MAX_BYTES // 6)])

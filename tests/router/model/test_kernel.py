@@ -112,6 +112,7 @@ def test_every_failure_has_an_answer_that_applications_do_not_own(kind: Kind) ->
 def test_a_reset_goes_on_with_its_code() -> None:
     assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=8).answer[1:3] == (1, 8)
     assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=11).answer[1:3] == (8, 11)
+    assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=10).answer[1:3] == (13, 10)  # CONNECT_ERROR: of a tunnel's other end
     assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=7, retryable=True).answer[1:3] == (14, 7)
 
 
@@ -119,7 +120,7 @@ def test_a_reset_that_proves_nothing_is_not_told_as_one_that_can_be_replayed() -
     assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=7).answer[1:3] == (14, 2)
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 4, 5, 6, 9, 10, 12, 13, 99])
+@pytest.mark.parametrize("code", [0, 1, 3, 4, 5, 6, 9, 12, 13, 99])
 def test_what_a_reset_says_of_our_own_hop_stays_on_it(code: int) -> None:
     """NO_ERROR within a body would be a clean end to a client, HTTP_1_1_REQUIRED would send it to another protocol."""
     assert Failure(Kind.RESET, "", Blame.UPSTREAM, code=code).answer.h2 == 2
