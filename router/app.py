@@ -357,7 +357,7 @@ class _Assembly:
         front = Front(worker.poller, worker.host.timers, servers, metrics, tls, proxy)
         worker.servers.append(front)
         batch = ACCEPTS_PER_TURN if worker.workers == 1 else 1
-        worker.listeners.append(Listener(worker.poller, worker.host.timers, sock, front.accept, batch))
+        worker.listeners.append(Listener(worker.host, worker.poller, sock, front.accept, metrics, batch))
         worker.addresses.append((self.router.label, host, port))
 
     def _access_log(self, core: RouterCore, server: str) -> AccessLog | None:

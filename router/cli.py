@@ -12,8 +12,7 @@ from router import __version__
 
 if TYPE_CHECKING:
     from router.config.load import Loaded
-    from router.config.schema import Router
-    from router.serve.supervisor import Generation
+    from router.logs.setup import LogSettings
 
 OK, FAILED, USAGE = 0, 1, 2  # good; the file is refused, or the work failed; nothing could be tried
 CUT_OFF = 3  # stopped before all calls had ended
@@ -32,9 +31,9 @@ def _load(name: str) -> Loaded:
     return load_file(name, Registry())
 
 
-def _load_one(name: str, *, files: bool = False) -> Loaded:
-    """Load a file, or tell what is wrong with it (and with the ``files`` that it names) and exit."""
-    loaded = _files_checked(_load(name)) if files else _load(name)
+def _load_one(name: str) -> Loaded:
+    """Load a file, or tell what is wrong with it and exit."""
+    loaded = _load(name)
     if loaded.problems:
         click.echo(loaded.render(), err=True)
     if loaded.config is None:
@@ -71,32 +70,48 @@ def check(files: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("file", metavar="FILE")
-@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
-def run(file: str, log_level: str) -> None:
+@click.option(
+    "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged at least."
+)
+@click.option("--log-format", default="auto", type=click.Choice(["auto", "text", "json"]), help="auto: text on a terminal.")
+def run(file: str, log_level: str, log_format: str) -> None:
     """Run the routers of a configuration file until SIGTERM or SIGINT; then drain. SIGHUP reads the file again.
 
     Exit code 0: everything had ended; 1: it could not start; 2: the file cannot be read; 3: calls were cut off.
     """
-    import logging
+    from router.logs.setup import chosen, installed
+    from router.logs.sinks import ThreadSink
 
+    logs = chosen(log_format, log_level, sys.stderr)
+    with installed(logs, ThreadSink(sys.stderr.buffer)):
+        sys.exit(_run(file, logs))
+
+
+def _run(file: str, logs: LogSettings) -> int:
+    """The exit code."""
     import trio
 
+    from router.model.events import Events
+    from router.serve import announce
+    from router.serve.command import supervise
     from router.serve.slot import StartError
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("hpack").setLevel(logging.WARNING)
-    loaded = _load_one(file, files=True)
-    failures: list[str] = []
+    def load() -> Loaded:
+        return loaded if file == "-" else _files_checked(_load(file))
+
+    loaded = _files_checked(_load(file))
+    if loaded.config is None:
+        announce.problems(Events(), loaded)
+        return FAILED if loaded.readable else USAGE
     drained = True
+    failures: list[str] = []
     try:
-        drained = trio.run(_serve, loaded, log_level.upper())
+        drained = trio.run(supervise, loaded, load, logs)
     except* (OSError, StartError) as group:
         failures += [str(error.args[-1]) for error in _leaves(group)]
-    if failures:
-        click.echo("\n".join([f"waypost: {failure}" for failure in failures]), err=True)
-        sys.exit(FAILED)
-    if not drained:
-        sys.exit(CUT_OFF)
+    for failure in failures:
+        Events().fail("start_failed", shown=f"waypost: {failure}", cause=failure)
+    return FAILED if failures else OK if drained else CUT_OFF
 
 
 @main.command()
@@ -154,36 +169,6 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-async def _serve(loaded: Loaded, log_level: str) -> bool:
-    from router.serve.command import supervise
-
-    def banner(generation: Generation, admin: tuple[str, int] | None) -> str:
-        text = _banner(loaded.name, generation.config.routers, generation.addresses)
-        return text if admin is None else f"{text}\n  admin {admin[0]}:{admin[1]}"
-
-    def load() -> Loaded:
-        return loaded if loaded.name == "-" else _files_checked(_load(loaded.name))
-
-    return await supervise(loaded, load, log_level, banner, lambda text: click.echo(text, err=True))
-
-
-def _banner(name: str, routers: tuple[Router, ...], addresses: list[tuple[str, str, int]]) -> str:
-    lines = [f"waypost {__version__}: {name}"]
-    servers = [(router, server.base.tls is not None) for router in routers for server in router.servers]
-    for (label, host, port), (router, secure) in zip(addresses, servers, strict=True):
-        tls = ", TLS" if secure else ""
-        lines.append(f"  {router.base.protocol:5} {host}:{port}  router {label!r}, {len(router.base.dtab)} dentries{tls}")
-        lines.append(f"        try: {_first_call(router, host, port, secure)}")
-    return "\n".join(lines)
-
-
-def _first_call(router: Router, host: str, port: int, secure: bool) -> str:
-    if router.base.protocol == "grpc":
-        return f"any gRPC client ({'TLS' if secure else 'plaintext'}) at {host}:{port}"
-    version = " --http2-prior-knowledge" if router.base.protocol == "h2" and not secure else ""
-    return f"curl{' -k' if secure else ''}{version} -v -H 'Host: web' http{'s' if secure else ''}://{host}:{port}/"
 
 
 @main.command()

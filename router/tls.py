@@ -182,7 +182,7 @@ class Credentials:
             now = self._host.timers.now()
             if now >= quiet_until:
                 quiet_until = now + QUIET
-                self._host.events.emit("certificate_not_accepted", address=address, why=why)
+                self._host.events.warn("certificate_not_accepted", address=address, why=why)
 
         return tell
 
@@ -218,7 +218,7 @@ class Credentials:
             context, expires_at = await trio.to_thread.run_sync(watched.make)
         except FileFault as fault:
             self._metrics.counter("reload_failures").value += 1
-            self._host.events.emit("certificate_reload_failed", files=files, why=str(fault))
+            self._host.events.fail("certificate_reload_failed", files=files, why=str(fault))
             return
         watched.context.current, watched.expires_at = context, expires_at
         self._metrics.counter("reloads").value += 1

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     **{sibling: {"attrs", "trio", "dtab", "router.dtab_headers", *MODEL} for sibling in SIBLINGS},
     "router.access_log": {"attrs", "router.config.access_log", *MODEL},
     "router.telemeters": {"attrs", "trio", "prometheus_client", *MODEL},
+    "router.logs": {"attrs", *MODEL},
     "router.admin": {"attrs", "trio", "starlette", "hypercorn", "dtab", "router"},
     "router.config": {"attrs", "yaml", "dtab", *MODEL},
     "router.bind": {"attrs", "dtab", "router.filters", "router.balance", "router.interpreters", *MODEL},

@@ -593,7 +593,7 @@ class Http2Connection:
         if self.closed:
             return
         self.closed = True
-        log.info("%s: connection error %s: %s", self.wire.peer, code.name, why)
+        log.debug("%s: connection error %s: %s", self.wire.peer, code.name, why)
         self.wire.write(frames.goaway(self.last_peer_id, code, why))
         self.wire.close()
         self._fail_streams(Failure(Kind.PROTOCOL, f"connection error {code.name}: {why}", self.blame))

@@ -62,7 +62,7 @@ class KeepAlive:
         if len(self._doubled) > MAX_DOUBLED:
             del self._doubled[next(iter(self._doubled))]
         host, port = address
-        self.host.events.emit("too_many_pings", endpoint=f"{host}:{port}", time_s=time)
+        self.host.events.warn("session_calmed", endpoint=f"{host}:{port}", time_s=time)
 
 
 class Heartbeat:
@@ -103,7 +103,7 @@ class Heartbeat:
         keepalive, session = self._keepalive, self._session
         keepalive.deaths.value += 1
         why = f"no answer to PING within {keepalive.times.timeout * 1000:g} ms"
-        keepalive.host.events.emit("session_dead", endpoint=session.wire.peer, cause=why, streams=len(session.streams))
+        keepalive.host.events.warn("session_dead", endpoint=session.wire.peer, cause=why, streams=len(session.streams))
         session.vanished(why)
 
     # -- from the wire --------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Guard:
         if now - told >= TELL_EVERY:
             self._told[kind] = (now, counter.value)
             times = counter.value - before
-            self._host.events.emit("client_abuse", kind=kind, server=self._where, peer=peer, why=why, times=times)
+            self._host.events.warn("client_abuse", kind=kind, server=self._where, peer=peer, why=why, times=times)
 
 
 class Refused:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import trio
 
 from protocols.wire.poller import Poller
-from router.model.timers import Timers
-
-log = logging.getLogger("waypost.listener")
+from router.model.host import Host
+from router.model.metrics import Metrics
 
 ACCEPTS_PER_TURN = 64
 BACKLOG = 1024
 # Out of file descriptors: look again after this many seconds; waiting connections stay in the kernel's queue.
 RETRY_ACCEPT = 0.1
+QUIET = 1.0  # seconds without such trouble after which an accepted connection shows that it is over
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -44,21 +43,24 @@ class Listener:
     takes a burst of long-lived connections all by itself.
     """
 
-    __slots__ = ("_accept", "_batch", "_poller", "_sock", "_timers", "closed")
+    __slots__ = ("_accept", "_batch", "_host", "_paused_at", "_pauses", "_poller", "_since", "_sock", "closed")
 
     def __init__(
         self,
+        host: Host,
         poller: Poller,
-        timers: Timers,
         sock: socket.socket,
         accept: Callable[[socket.socket, Any], None],
+        metrics: Metrics,
         batch: int = ACCEPTS_PER_TURN,
     ) -> None:
         self._batch = batch
         self._poller = poller
-        self._timers = timers
+        self._host = host
         self._sock = sock
         self._accept = accept
+        self._pauses = metrics.counter("accept_pauses")
+        self._since = self._paused_at = 0.0  # when the trouble began, 0 if there is none; when we paused last
         self.closed = False
         poller.register(sock.fileno(), self)
 
@@ -74,13 +76,29 @@ class Listener:
                     self._exhausted(error)
                     return
                 continue  # this one was gone before we came
+            if self._since:
+                self._resumed()
             nodelay(sock)
             self._accept(sock, peer)
 
     def _exhausted(self, error: OSError) -> None:
-        log.warning("cannot accept connections for now: %s", error.strerror)
+        """Told once; as long as it lasts the queue is tried every ``RETRY_ACCEPT`` seconds."""
+        host = self._host
+        self._pauses.value += 1
+        self._paused_at = host.timers.now()
+        if not self._since:
+            self._since = self._paused_at
+            ip, port = self.address
+            host.events.warn("listener_paused", ip=ip, port=port, cause=error.strerror)
         self._poller.interest(self._sock.fileno(), read=False, write=False)
-        self._timers.after(RETRY_ACCEPT, self._again)
+        host.timers.after(RETRY_ACCEPT, self._again)
+
+    def _resumed(self) -> None:
+        now = self._host.timers.now()
+        if now - self._paused_at >= QUIET:
+            ip, port = self.address
+            self._host.events.emit("listener_resumed", ip=ip, port=port, after_s=round(now - self._since, 3))
+            self._since = 0.0
 
     def _again(self, _: Any) -> None:
         if not self.closed:

@@ -136,7 +136,7 @@ class ProxyProtocol:
             times = self._refused.value - self._told_of
             self._told, self._told_of = now, self._refused.value
             peer = show(ends.client)
-            self._host.events.emit("proxy_protocol_refused", server=self._where, peer=peer, why=why, times=times)
+            self._host.events.warn("proxy_protocol_refused", server=self._where, peer=peer, why=why, times=times)
 
 
 class Prologue:

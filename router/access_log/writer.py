@@ -167,7 +167,7 @@ class Writer:
         if now - self._told >= TELL_EVERY:
             self._told = now
             cause = "the disk is too slow" if trouble is None else trouble.strerror or str(trouble)
-            self._host.events.emit("access_log_trouble", file=self._settings.path, cause=cause, dropped=self._dropped.value)
+            self._host.events.fail("access_log_trouble", file=self._settings.path, cause=cause, dropped=self._dropped.value)
 
     def _work(self) -> None:
         file = LogFile(self._settings)

@@ -28,8 +28,7 @@ from router.admin.requests import Endpoint
 from router.admin.security import Gate, from_elsewhere
 from router.serve.supervisor import Supervisor
 
-log = logging.getLogger("waypost.admin")
-server_log = log.getChild("server")  # what the server says of itself; that it runs is in our banner
+server_log = logging.getLogger("waypost.admin.server")  # what the server says of itself; that it runs is in our banner
 server_log.setLevel(logging.WARNING)
 
 MAX_REQUESTS = 100
@@ -53,7 +52,7 @@ def application(supervisor: Supervisor) -> Starlette:
         for path, endpoint in found.items()
     ]
     not_routed = partial(_http_error, _guarded(supervisor, room, partial(_telemeters, supervisor)), supervisor)
-    return Starlette(routes=routes, exception_handlers={HTTPException: not_routed, Exception: _bug})
+    return Starlette(routes=routes, exception_handlers={HTTPException: not_routed, Exception: partial(_bug, supervisor)})
 
 
 def _methods(path: str) -> list[str]:
@@ -102,8 +101,8 @@ async def _http_error(telemeters: Endpoint, supervisor: Supervisor, request: Req
     return answer
 
 
-async def _bug(request: Request, problem: Exception) -> Response:
-    log.error("bug in the admin interface, at %s", request.scope["path"], exc_info=problem)
+async def _bug(supervisor: Supervisor, request: Request, problem: Exception) -> Response:
+    supervisor.events.fail("admin_crashed", path=request.scope["path"], error=problem)
     return error(500, f"internal error: {type(problem).__name__}")
 
 

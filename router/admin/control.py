@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -10,13 +9,16 @@ from starlette.responses import Response
 
 from router.admin.answers import as_json, error, text
 from router.admin.requests import Endpoint, body_of
+from router.logs.setup import LEVELS, level_of, set_level
 from router.serve.supervisor import ReloadError, Supervisor
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGERS = (
-    "waypost", "waypost.admin", "waypost.connection", "waypost.events", "waypost.listener", "waypost.namer",
-    "waypost.supervisor", "waypost.worker",
+    "waypost", "waypost.access", "waypost.admin", "waypost.certificate", "waypost.client", "waypost.config", "waypost.deadline",
+    "waypost.draining", "waypost.endpoint", "waypost.exchange", "waypost.http2", "waypost.listener", "waypost.namer",
+    "waypost.proxy", "waypost.ready", "waypost.reload", "waypost.reloaded", "waypost.session", "waypost.shedding",
+    "waypost.telemeter", "waypost.worker",
 )  # fmt: skip
+"""An event is logged by the first word of its name; those of plugins are below ``waypost``."""
 MAX_FORM = 4096
 
 
@@ -47,9 +49,10 @@ def endpoints(supervisor: Supervisor) -> dict[str, Endpoint]:
             name, level = (given.get(key, [""])[0] for key in ("logger", "level"))
             if name not in LOGGERS or level not in LEVELS:
                 return error(400, f"expected logger={'|'.join(LOGGERS)} and level={'|'.join(LEVELS)}")
-            logging.getLogger(name).setLevel(level)
+            set_level(name, level)
+            supervisor.log_levels[name] = level
             await supervisor.ask("log_level", logger=name, level=level)
-        return as_json([{"logger": name, "level": _level(name)} for name in LOGGERS])
+        return as_json([{"logger": name, "level": level_of(name)} for name in LOGGERS])
 
     return {
         "/admin/ping": ping,
@@ -59,7 +62,3 @@ def endpoints(supervisor: Supervisor) -> dict[str, Endpoint]:
         "/admin/reload": reload,
         "/logging.json": loggers,
     }
-
-
-def _level(name: str) -> str:
-    return logging.getLevelName(logging.getLogger(name).getEffectiveLevel())

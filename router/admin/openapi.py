@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from router.admin.control import LEVELS, LOGGERS
+from router.admin.control import LOGGERS
+from router.logs.setup import LEVELS
 
 POSTED = ("/delegator.json", "/logging.json")
 _TEXT, _JSON, _HTML, _FORM = "text/plain", "application/json", "text/html", "application/x-www-form-urlencoded"

@@ -164,7 +164,7 @@ class Breaker:
         self.until = now + wait
         self._timer = settings.host.timers.at(self.until, self._reopen)
         self._go(EJECTED, available=False)
-        settings.host.events.emit(
+        settings.host.events.warn(
             "endpoint_ejected", client=settings.client, endpoint=self._show(), cause=self._cause, failures=self._failures,
             for_s=round(wait, 3),
         )  # fmt: skip

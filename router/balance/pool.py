@@ -277,7 +277,7 @@ class Pool:
         now = self._host.timers.now()
         if not self._unreachable and now - self._told >= TELL_EVERY:
             self._unreachable, self._told = True, now
-            self._host.events.emit("endpoint_unreachable", client=self._stats.client, endpoint=self._show(), cause=why)
+            self._host.events.warn("endpoint_unreachable", client=self._stats.client, endpoint=self._show(), cause=why)
         if not self._pace.connecting and not self._serving():
             self._fail_waiters()
         elif self._waiters:

@@ -109,7 +109,7 @@ class _Deadlines:
         if now - told >= TELL_EVERY:
             self._told[cause] = (now, counter.value)
             path = exchange.path.show() if exchange.path is not None else "?"
-            exchange.host.events.emit("deadline_exceeded", cause=cause, path=path, times=counter.value - before)
+            exchange.host.events.warn("deadline_exceeded", cause=cause, path=path, times=counter.value - before)
 
 
 def _forget(exchange: Exchange) -> None:

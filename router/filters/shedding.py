@@ -65,7 +65,7 @@ class Shedding:
 
     def _begin(self, now: float, cause: str, state: str) -> None:
         self.since, self._refused = now, 1
-        self._host.events.emit("shedding_started", limit=self._where, cause=cause, state=state)
+        self._host.events.warn("shedding_started", limit=self._where, cause=cause, state=state)
         self._host.timers.after(QUIET, self._look)
 
     def _look(self, _: Any) -> None:

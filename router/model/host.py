@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,8 +12,6 @@ from router.model.events import Events
 from router.model.lag import LoopLag
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
-
-log = logging.getLogger("waypost")
 
 
 class Host:
@@ -30,7 +27,7 @@ class Host:
         self.nursery = nursery
         self.crashes = 0
         self.events = Events()
-        self.on_crash: Callable[[Exception], None] = _log_crash
+        self.on_crash: Callable[[Exception], None] = self._tell_crash
         self.timers = Timers(now, self.crashed)
         self.lag = LoopLag(self.timers)
         self.wall_ns: Callable[[], int] = time.time_ns
@@ -39,6 +36,9 @@ class Host:
         """Report a bug that ended a strand or a callback; the others go on."""
         self.crashes += 1
         self.on_crash(error)
+
+    def _tell_crash(self, error: Exception) -> None:
+        self.events.fail("exchange_crashed", error=error)
 
     def start(self, coro: Any) -> Strand:
         """Make a strand of ``coro`` and run it to its first park."""
@@ -71,7 +71,3 @@ class Host:
             waiter.throw(error)
         else:
             waiter.wake(value)
-
-
-def _log_crash(error: Exception) -> None:
-    log.error("bug in an exchange", exc_info=error)

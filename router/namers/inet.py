@@ -13,7 +13,6 @@ Theory of operation
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket
 
 import trio
@@ -22,8 +21,6 @@ from dtab import Activity, Addr, AddrBound, AddrFailed, Computed, Endpoint, Ok, 
 from dtab.activity import Track
 from router.model.host import Host
 from router.spi import Watched
-
-log = logging.getLogger("waypost.namer.inet")
 
 REFRESH = 10.0
 FIRST_RETRY = 1.0
@@ -112,7 +109,7 @@ class _Name:
             while True:
                 found = await look_up(self._name, self._resolver.limit)
                 if not isinstance(found, AddrFailed):
-                    self._set(Ok(found))
+                    self._succeeded(found, again=retry != FIRST_RETRY)
                     if self._fixed:
                         return
                     retry = FIRST_RETRY
@@ -122,13 +119,18 @@ class _Name:
                 await trio.sleep(min(retry, self._resolver.refresh))
                 retry = min(2 * retry, self._resolver.refresh)
 
+    def _succeeded(self, found: frozenset[str], *, again: bool) -> None:
+        if again and isinstance(self.found.state, Ok) and not isinstance(self.found.state.value, AddrFailed):
+            self._resolver.host.events.emit("namer_dns_recovered", name=self._name)
+        self._set(Ok(found))
+
     def _failed(self, failure: AddrFailed, *, first: bool) -> None:
         """Known addresses stay. Logged is the loss of a name that worked; clients can make up any number of others."""
         self._error, self._error_at = failure.cause, self._now()
         if not isinstance(self.found.state, Ok) or isinstance(self.found.state.value, AddrFailed):
             self._set(Ok(failure))
         elif first:
-            log.warning("%s; its last known addresses stay in use", failure.cause)
+            self._resolver.host.events.warn("namer_dns_failed", name=self._name, cause=failure.cause, addresses="stay in use")
 
     def _set(self, state: State[frozenset[str] | AddrFailed]) -> None:
         if state != self.found.state:

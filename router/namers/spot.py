@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 import time
@@ -23,8 +22,6 @@ from router.namers.inet import literal
 from router.namers.trace import trace
 from router.namers.watcher import Key, Watcher
 from router.spi import Watched
-
-log = logging.getLogger("waypost.namer.fs")
 
 SETTLE = 0.04
 _FRESH = 2_000_000_000  # ns: a file this young can change again without changing its time of change
@@ -204,7 +201,8 @@ class Spot:
             self._reported = problem
             self._fault(problem)
             self._root.failures.value += 1
-            log.error("%s%s", problem, " (its last good content stays in use until this is corrected)" if good else "")
+            in_use = "its last good content" if good else "nothing"
+            self._root.host.events.fail("namer_file_refused", cause=problem, in_use=in_use)
         if not good:
             self._set(Ok(File(problem)))
 
@@ -212,8 +210,9 @@ class Spot:
         """What was known stays, be it that there is nothing."""
         if error.strerror != self._reported:
             self._reported = error.strerror or ""
-            self._fault(f"{os.fsdecode(error.filename or b'?')}: {error.strerror}")
-            log.error("%s: %s; it is looked at again every second", os.fsdecode(error.filename or b"?"), error.strerror)
+            file = os.fsdecode(error.filename or b"?")
+            self._fault(f"{file}: {error.strerror}")
+            self._root.host.events.fail("namer_file_unreachable", file=file, cause=error.strerror)
         if isinstance(self.seen.state, Pending):
             self._set(Failed(error))
 

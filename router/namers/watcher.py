@@ -14,7 +14,6 @@ Theory of operation
 from __future__ import annotations
 
 import errno
-import logging
 from collections.abc import Callable, Iterable
 
 import trio
@@ -22,8 +21,6 @@ import trio
 from router.model.host import Host
 from router.model.timers import Timer
 from router.namers.inotify import CLOSE_WRITE, IGNORED, MOVED_TO, Q_OVERFLOW, Event, Inotify
-
-log = logging.getLogger("waypost.namer.fs")
 
 POLL = 1.0
 MAX_WATCHES = 4096
@@ -88,10 +85,8 @@ class Watcher:
         """Once: an exhausted limit would otherwise be reported for every name that comes along."""
         if not self._warned and error.errno not in (errno.ENOENT, errno.ENOTDIR):
             self._warned = True
-            log.warning(
-                "cannot watch everything (%s), looking every %g s instead; consider a higher"
-                " fs.inotify.max_user_watches or max_user_instances", error.strerror, POLL,
-            )  # fmt: skip
+            advice = "a higher fs.inotify.max_user_watches or max_user_instances"
+            self._host.events.warn("namer_watch_exhausted", cause=error.strerror, looks_every_s=POLL, advice=advice)
 
     def _poll(self, _: None) -> None:
         self._timer = None

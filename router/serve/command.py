@@ -6,84 +6,80 @@ tells others to open their files again, is taken and needs nothing: writers see 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
 
 from router.config.load import Loaded
+from router.logs.setup import LogSettings
+from router.serve import announce
 from router.serve.sockets import activated
-from router.serve.supervisor import Generation, ReloadError, Supervisor
-
-log = logging.getLogger("waypost.supervisor")
-
-Say = Callable[[str], None]
+from router.serve.supervisor import ReloadError, Supervisor
 
 
-async def supervise(
-    loaded: Loaded, load: Callable[[], Loaded], log_level: str, banner: Callable[[Generation, Any], str], say: Say
-) -> bool:
+async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSettings) -> bool:
     """Serve ``loaded`` until told to stop; whether everything had ended by then.
 
-    ``load`` reads the configuration again, ``say`` tells the operator, first the ``banner`` of what serves, and of where the
-    admin interface is (or None). Raises OSError for a port that cannot be had,
+    ``load`` reads the configuration again. Raises OSError for a port that cannot be had,
     :class:`~router.serve.slot.StartError` for workers that do not start.
     """
     from router.admin.app import serve
 
-    supervisor = Supervisor(load, log_level, activated(os.environ), serve)
+    supervisor = Supervisor(load, logs, activated(os.environ), serve)
+    events = supervisor.events
+    announce.problems(events, loaded)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
             generation = await nursery.start(supervisor.run, loaded)
-            say(banner(generation, supervisor.admin.address))
-            await _until_stopped(signals, supervisor, say)
-            say("waypost: draining")
+            announce.ready(events, generation, supervisor.admin.address)
+            await _until_stopped(signals, supervisor)
             grace = supervisor.generation.config.admin.shutdown_grace_ms / 1000 if supervisor.generation else 0.0
+            events.emit("draining", shown="waypost: draining", grace_s=grace)
             drained = await _drain(signals, supervisor, grace)
             nursery.cancel_scope.cancel()
+    events.emit("stopped", shown="", drained=drained)
     return drained
 
 
-async def _until_stopped(signals: Any, supervisor: Supervisor, say: Say) -> None:
+async def _until_stopped(signals: Any, supervisor: Supervisor) -> None:
     """Reload at each SIGHUP, until another signal comes, or the admin interface is told."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed, signals, supervisor, say)
+        nursery.start_soon(_heed, signals, supervisor)
         await supervisor.stopping.wait()
         nursery.cancel_scope.cancel()
 
 
-async def _heed(signals: Any, supervisor: Supervisor, say: Say) -> None:
+async def _heed(signals: Any, supervisor: Supervisor) -> None:
     async with trio.open_nursery() as nursery:
         async for number in signals:
             if number == signal.SIGHUP:
-                nursery.start_soon(_reload, supervisor, say)
+                nursery.start_soon(_reload, supervisor)
             elif number != signal.SIGUSR1:
                 supervisor.stopping.set()
 
 
-async def _reload(supervisor: Supervisor, say: Say) -> None:
-    try:
+async def _reload(supervisor: Supervisor) -> None:
+    with suppress(ReloadError):  # which was told
         await supervisor.reload()
-    except ReloadError as error:
-        say(f"{error}\nwaypost: not reloaded; the configuration from before goes on")
 
 
 async def _drain(signals: Any, supervisor: Supervisor, grace: float) -> bool:
     """Whether everything ended before a second signal, and before its time was over."""
     over = False
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_second, signals, nursery.cancel_scope)
+        nursery.start_soon(_second, signals, supervisor, nursery.cancel_scope)
         await supervisor.stop(grace)
         over = True
         nursery.cancel_scope.cancel()
     return over and not supervisor.events.counts["worker_cut_off"]
 
 
-async def _second(signals: Any, scope: trio.CancelScope) -> None:
+async def _second(signals: Any, supervisor: Supervisor, scope: trio.CancelScope) -> None:
     async for number in signals:
         if number in (signal.SIGTERM, signal.SIGINT):
-            log.warning("stopping now")
+            supervisor.events.warn("stopping_now", shown="waypost: stopping now", signal=signal.Signals(number).name)
             scope.cancel()

@@ -6,7 +6,6 @@ asked for must be had.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ from router.config.schema import Admin
 
 if TYPE_CHECKING:
     from router.serve.supervisor import Supervisor
-
-log = logging.getLogger("waypost.admin")
 
 DEFAULT_PORT = 9990
 ServeAdmin = Callable[["Supervisor", socket.socket], Awaitable[None]]
@@ -56,7 +53,8 @@ class AdminDoor:
         except OSError as error:
             if admin.port is not None:
                 raise
-            log.warning("no admin interface: %s; give it a port: admin: {port: ...}", error.args[-1])
+            cause, advice = str(error.args[-1]), "give it a port: admin: {port: ...}"
+            self._supervisor.events.warn("admin_missing", cause=cause, advice=advice)
             return None
 
     async def run(self) -> None:

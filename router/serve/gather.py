@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from router.logs.setup import sweep
 from router.serve.channel import ChannelClosedError
 from router.telemeters.snapshot import Histogram, Snapshot
 
@@ -53,6 +54,7 @@ class Gatherer:
             if now - self._turned >= WINDOW:
                 self._turned = now
                 self._before, self._minute = self._minute, dict(self._sum().stats)
+            sweep()
             await trio.sleep(EVERY)
 
     async def ask(self) -> None:

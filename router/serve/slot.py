@@ -11,7 +11,7 @@ Theory of operation
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
 import socket
 import subprocess
@@ -23,11 +23,11 @@ from typing import Any, Protocol
 import attrs
 import trio
 
+from router.logs.setup import JSON, LogSettings
 from router.model.events import Events
 from router.serve.channel import Channel, ChannelClosedError, RefusedError
+from router.serve.relay import Relay
 from router.serve.sockets import Key
-
-log = logging.getLogger("waypost.supervisor")
 
 BEAT = 1.0
 HANG = 10.0
@@ -42,13 +42,15 @@ class StartError(Exception):
 
 @attrs.frozen
 class Plan:
-    """What the workers of one configuration serve: its name and text, its sockets in the order of its servers."""
+    """What the workers of one configuration serve: its name and text, its sockets in the order of its servers; and what they
+    log, ``levels`` being those of loggers that were set while running."""
 
     name: str
     text: str
     sockets: Mapping[Key, socket.socket]
     workers: int
-    log_level: str
+    logs: LogSettings
+    levels: Mapping[str, str]
 
 
 class Witness(Protocol):
@@ -95,27 +97,44 @@ class Slot:
                 raise StartError(self._refused or f"a worker ended before it was ready ({_cause(code)})")
             deaths = 0 if trio.current_time() - began > STEADY else deaths + 1
             wait = min(LAST_WAIT, FIRST_WAIT * 2 ** (deaths - 1)) * uniform(0.5, 1) if deaths > 1 else 0.0
-            self._events.emit("worker_exited", worker=self.number, pid=self.pid, cause=_cause(code), again_in_s=round(wait, 3))
+            self._events.warn("worker_exited", worker=self.number, pid=self.pid, cause=_cause(code), again_in_s=round(wait, 3))
             with trio.move_on_after(wait):
                 await self._given_up.wait()
 
     async def _live(self, status: Any) -> int:
         """One process, from its start to its end; returns its exit code."""
         ours, theirs = socket.socketpair()
+        said, stderr = os.pipe()
+        relay = Relay(said, self.plan.logs.form == JSON, lambda: {"worker": self.number, "pid": self.pid})
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         fds = [sock.fileno() for sock in self.plan.sockets.values()]
-        command = [sys.executable, "-P", "-m", "router.serve.worker", str(theirs.fileno()), self.plan.log_level]
+        logs = self.plan.logs
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "router.serve.worker",
+            str(theirs.fileno()),
+            logs.level,
+            logs.form,
+            str(self.number),
+        ]
         try:
             process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), *fds], process_group=0
+                command, stdin=subprocess.DEVNULL, stderr=stderr, pass_fds=[theirs.fileno(), *fds], process_group=0
             )
+        except BaseException:
+            relay.close()
+            raise
         finally:
             theirs.close()
+            os.close(stderr)
         self.pid, self.since = process.pid, trio.current_time()
         self.channel = Channel(stream, {})
         try:
             async with stream, trio.open_nursery() as nursery:
                 nursery.start_soon(self.channel.run)
+                nursery.start_soon(relay.run)
                 nursery.start_soon(self._watch, process, status)
                 code = await process.wait()
                 nursery.cancel_scope.cancel()
@@ -127,6 +146,7 @@ class Slot:
                 process.kill()
                 with trio.CancelScope(shield=True):
                     await process.wait()
+            relay.close()
         return code
 
     async def _watch(self, process: trio.Process, status: Any) -> None:
@@ -140,11 +160,12 @@ class Slot:
         except (RefusedError, trio.TooSlowError) as error:
             self._refused = str(error) or f"a worker was not ready within {START_TIMEOUT:g} seconds"
             if self.starts:
-                log.error("worker %d cannot start: %s", self.number, self._refused)
+                self._events.fail("worker_not_started", worker=self.number, pid=self.pid, cause=self._refused)
             process.kill()
             return
         self.starts += 1
         self.serves = True
+        self._events.emit("worker_started", worker=self.number, pid=self.pid, took_s=round(trio.current_time() - self.since, 3))
         if self.starts == 1:
             status.started(answer)
         await self._beat(channel, process)
@@ -153,6 +174,8 @@ class Slot:
         plan = self.plan
         fds = [(ip, port, sock.fileno()) for (ip, port, _), sock in plan.sockets.items()]
         with trio.fail_after(START_TIMEOUT):
+            for logger, level in self.plan.levels.items():
+                await channel.ask("log_level", logger=logger, level=level)
             return await channel.ask("start", name=plan.name, text=plan.text, fds=fds, workers=plan.workers)
 
     async def _beat(self, channel: Channel, process: trio.Process) -> None:
@@ -165,7 +188,7 @@ class Slot:
                 break
             except ChannelClosedError:
                 return
-        self._events.emit("worker_hangs", worker=self.number, pid=self.pid, for_s=HANG)
+        self._events.fail("worker_hangs", worker=self.number, pid=self.pid, for_s=HANG)
         process.send_signal(signal.SIGABRT)
         await trio.sleep(BEAT)
         process.kill()  # one that is stopped does not even abort
@@ -183,7 +206,7 @@ class Slot:
                 return
             await self._witness.hear(self)
             if left:
-                self._events.emit("worker_cut_off", worker=self.number, pid=self.pid, connections=left)
+                self._events.warn("worker_cut_off", worker=self.number, pid=self.pid, connections=left)
         await channel.aclose()
 
 

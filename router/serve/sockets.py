@@ -14,8 +14,7 @@ from collections.abc import Mapping, MutableMapping
 
 from protocols.wire.listener import listen
 from router.config.schema import Config
-
-log = logging.getLogger("waypost.listener")
+from router.model.events import log_event
 
 FIRST_FD = 3  # of systemd's protocol (sd_listen_fds(3))
 Key = tuple[str, int, int]
@@ -64,7 +63,7 @@ def activated(environ: MutableMapping[str, str], first: int = FIRST_FD) -> dict[
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
-            log.warning("ignored inherited descriptor %d: it is no TCP socket", fd)
+            log_event(logging.WARNING, "listener_ignored", {"fd": fd, "cause": "an inherited descriptor that is no TCP socket"})
             sock.close()
             continue
         sock.setblocking(False)

@@ -14,7 +14,6 @@ Theory of operation
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,16 +24,16 @@ import trio
 from dtab import Dtab
 from router.config.load import Loaded
 from router.config.schema import Config
+from router.logs.setup import LogSettings
 from router.model.events import Events
 from router.model.metrics import Metrics
+from router.serve import announce
 from router.serve.channel import ChannelClosedError, RefusedError
 from router.serve.door import AdminDoor, ServeAdmin
 from router.serve.gather import Gatherer
 from router.serve.slot import Plan, Slot, StartError
 from router.serve.sockets import Key, close_others, open_missing
 from router.serve.telemetry import Telemetry
-
-log = logging.getLogger("waypost.supervisor")
 
 RELOAD_GRACE = 900.0
 MAX_DRAINING = 16
@@ -69,12 +68,12 @@ class Generation:
 
 class Supervisor:
     """``load`` reads the configuration again. ``inherited``: sockets that were open before us. ``admin`` serves the admin
-    interface on a socket. ``stopping`` is set by whoever wants it to end."""
+    interface on a socket. ``stopping`` is set by whoever wants it to end. ``log_levels``: of loggers, set while running."""
 
     def __init__(
         self,
         load: Callable[[], Loaded],
-        log_level: str,
+        logs: LogSettings,
         inherited: Mapping[Key, socket.socket],
         admin: ServeAdmin | None = None,
     ) -> None:
@@ -87,7 +86,8 @@ class Supervisor:
         self.admin = AdminDoor(admin, self)
         self.telemetry = Telemetry(self)
         self._load = load
-        self._log_level = log_level
+        self.log_levels: dict[str, str] = {}
+        self._logs = logs
         self._inherited = dict(inherited)
         self._reloading = trio.Lock()
         self._numbers = 0
@@ -108,6 +108,7 @@ class Supervisor:
                 self.admin.open(loaded.config.admin)
                 self.generation = await self._begin(loaded, self._inherited)
                 close_others(self._inherited, self.generation.sockets)
+                announce.listeners(self.events, None, self.generation)
                 self.telemetry.use(loaded.config.telemeters)
                 self._nursery.start_soon(self.admin.run)
                 self._nursery.start_soon(self.telemetry.run)
@@ -123,7 +124,7 @@ class Supervisor:
         assert loaded.config is not None
         generation = Generation(self._numbers + 1, loaded, open_missing(loaded.config, known))
         count = loaded.config.worker_processes
-        plan = Plan(loaded.name, loaded.source, generation.sockets, count, self._log_level)
+        plan = Plan(loaded.name, loaded.source, generation.sockets, count, self._logs, self.log_levels)
         generation.slots = [Slot(number, plan, self.events, self.gatherer) for number in range(count)]
         try:
             answers = await self._all_started(generation)
@@ -169,7 +170,9 @@ class Supervisor:
                 text = await self._reload()
             except ReloadError as error:
                 self._failures.value += 1
-                self.events.emit("reload_failed", cause=str(error).splitlines()[0])
+                cause, _, more = str(error).partition("\n")
+                shown = f"{error}\nwaypost: not reloaded; the configuration from before goes on"
+                self.events.fail("reload_failed", shown=shown, cause=cause, diagnostics=more)
                 raise
             self._reloads.value += 1
             self.events.emit("reloaded", generation=self._numbers, by=text)
@@ -181,6 +184,7 @@ class Supervisor:
         loaded = await trio.to_thread.run_sync(self._load)
         if loaded.config is None:
             raise ReloadError(loaded.render())
+        announce.problems(self.events, loaded)
         if loaded.source == old.loaded.source:
             return "nothing: it is the same"
         if _but_dtabs(loaded.config) == _but_dtabs(old.config):
@@ -194,6 +198,7 @@ class Supervisor:
         except StartError as error:
             raise ReloadError(str(error)) from error
         self.generation = new
+        announce.listeners(self.events, old, new)
         self.telemetry.use(loaded.config.telemeters)
         close_others(old.sockets, new.sockets)
         self.draining.append(old)
@@ -230,7 +235,7 @@ class Supervisor:
                     except ChannelClosedError:
                         return
                     except RefusedError as error:
-                        log.error("worker %d, asked for %s: %s", slot.number, what, error)
+                        self.events.fail("worker_refused", worker=slot.number, asked_for=what, cause=str(error))
 
         slots = self.slots
         async with trio.open_nursery() as nursery:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from router.spi import Telemeter, TelemeterContext
 
 if TYPE_CHECKING:
     from router.serve.supervisor import Supervisor
-
-log = logging.getLogger("waypost.telemetry")
 
 AGAIN = 10.0  # seconds after which a telemeter that failed is started anew
 
@@ -55,5 +52,5 @@ class Telemetry:
             try:
                 await run()
             except Exception as error:  # noqa: BLE001 - a collector's trouble is not the router's
-                self._supervisor.events.emit("telemeter_trouble", cause=str(error) or repr(error), again_in_s=AGAIN)
+                self._supervisor.events.warn("telemeter_trouble", cause=str(error) or repr(error), again_in_s=AGAIN)
             await trio.sleep(AGAIN)

@@ -1,15 +1,15 @@
 """A worker process: the supervisor says what to serve, and on which sockets; everything else is :mod:`router.app`.
 
-Started as ``python -m router.serve.worker FD``, where FD is one end of a socket pair. When the other end is gone, so is the
-supervisor: the worker drains and ends. A signal to a worker is taken for one of the operator's: SIGTERM drains; SIGINT,
-which a terminal sends to everybody, is the supervisor's business. SIGABRT prints where every thread is.
+Started as ``python -m router.serve.worker FD LEVEL FORMAT NUMBER``, where FD is one end of a socket pair; its number, and how
+it logs, are known before anything can go wrong. When the other end is gone, so is the supervisor: the worker drains and ends. A
+signal to a worker is taken for one of the operator's: SIGTERM drains; SIGINT, which a terminal sends to everybody, is the
+supervisor's business. SIGABRT prints where every thread is.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import logging
-import os
 import signal
 import socket
 import sys
@@ -22,10 +22,11 @@ from dtab import read_dtab
 from router.app import Listen, Worker, running
 from router.config.load import load_text
 from router.config.plugins import Registry
+from router.logs.setup import LogSettings, installed, set_level, sweep
+from router.logs.sinks import PipeSink
+from router.model.events import log_event
 from router.serve.answers import Answers
 from router.serve.channel import Channel, Handler, RefusedError
-
-log = logging.getLogger("waypost.worker")
 
 
 class WorkerProcess:
@@ -68,6 +69,7 @@ class WorkerProcess:
 
     async def ping(self) -> None:
         """Answer, to show that the loop turns."""
+        sweep()
 
     async def dtabs(self, dtabs: dict[str, str]) -> None:
         """New dtabs, by router label; the routers stay as they are."""
@@ -77,7 +79,7 @@ class WorkerProcess:
 
     async def log_level(self, logger: str, level: str) -> None:
         """Log what is at least so grave."""
-        logging.getLogger(logger).setLevel(level)
+        set_level(logger, level)
 
     async def drain(self, grace: float) -> int:
         """Accept nothing more, and let exchanges finish for at most ``grace`` seconds; how many connections are left then."""
@@ -109,19 +111,20 @@ async def serve(fd: int) -> None:
 
 async def _on_signal(signals: Any, process: WorkerProcess) -> None:
     async for _ in signals:
-        log.info("worker %d was told to stop", os.getpid())
+        log_event(logging.INFO, "worker_told_to_stop", {"signal": "SIGTERM"})
         await process.finish()
 
 
 def main() -> None:
-    """The entry point of ``python -m router.serve.worker FD LEVEL``."""
-    faulthandler.enable()
+    """The entry point of ``python -m router.serve.worker FD LEVEL FORMAT NUMBER``."""
+    fd, level, form, number = sys.argv[1:]
+    stderr = sys.stderr.fileno()
+    faulthandler.enable(stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    logging.basicConfig(level=sys.argv[2], format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("hpack").setLevel(logging.WARNING)
-    trio.run(serve, int(sys.argv[1]))
+    with installed(LogSettings(form, level), PipeSink(stderr), int(number)):
+        trio.run(serve, int(fd))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import hpack
 import pytest
 from hyperframe.frame import HeadersFrame, SettingsFrame
+
+from tests.support.running import running
 
 COUNT = 600
 LIMIT = 40.0  # KiB
@@ -22,9 +22,9 @@ ONE = {
 }
 
 
-def resident(process: subprocess.Popen[str]) -> int:
+def resident(pid: int) -> int:
     """KiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
@@ -44,18 +44,13 @@ def test_an_idle_connection_is_cheap(tmp_path: Path, protocol: str) -> None:
     config.write_text(
         f"admin: {{port: 0}}\nrouters: [{{protocol: {protocol}, dtab: '/svc => /$/nil', servers: [{{port: 0}}]}}]"
     )
-    command = [sys.executable, "-m", "router.cli", "run", str(config)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            process.stderr.readline()
-            port = int(process.stderr.readline().split()[1].rpartition(":")[2])
-            socks = [connect(port, ONE[protocol]) for _ in range(100)]
-            before = resident(process)
-            socks += [connect(port, ONE[protocol]) for _ in range(COUNT)]
-            each = (resident(process) - before) / COUNT
-            for sock in socks:
-                sock.close()
-        finally:
-            process.terminate()
+    with running(config) as router:
+        (worker,), (port,) = router.workers, router.ports
+        socks = [connect(port, ONE[protocol]) for _ in range(100)]
+        before = resident(worker)
+        socks += [connect(port, ONE[protocol]) for _ in range(COUNT)]
+        each = (resident(worker) - before) / COUNT
+        for sock in socks:
+            sock.close()
+    print(f"{protocol}: {each:.1f} KiB")
     assert each < LIMIT, f"{each:.1f} KiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.cli import main
+from tests.support.running import running
 
 GOOD = """
 routers:
@@ -134,26 +136,38 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_says_where_it_listens_serves_and_drains(good: str) -> None:
+    with running(good) as router:
+        (listener,) = router.ready["listeners"]
+        port = listener.pop("port")
+        assert listener == {"router": "web", "protocol": "http", "ip": "127.0.0.1", "tls": False}
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+        began = time.monotonic()
+        assert router.stop() == 0
+        assert time.monotonic() - began < 3
+        assert [line["event"] for line in router.lines][-2:] == ["draining", "stopped"]
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_speaks_to_people(good: str) -> None:
+    master, terminal = os.openpty()
     command = [sys.executable, "-m", "router.cli", "run", good]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    with subprocess.Popen(command, stderr=terminal) as process:
+        os.close(terminal)
         try:
-            banner = ""
-            while "try:" not in banner:  # a warning may come first: somebody else may have the admin interface's port
-                banner += process.stderr.readline()
-                assert process.poll() is None
-            port = int(re.findall(r"http +127\.0\.0\.1:(\d+)  router 'web', 2 dentries", banner)[0])
+            with open(master, encoding="utf-8", closefd=False) as said:
+                banner = ""
+                while "try:" not in banner:
+                    banner += said.readline()
+            port = re.findall(r"http +127\.0\.0\.1:(\d+)  router 'web', 2 dentries", banner)[0]
             assert f"try: curl -v -H 'Host: web' http://127.0.0.1:{port}/" in banner
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
-                assert client.recv(100).startswith(b"HTTP/1.1 400 ")
-            began = time.monotonic()
+            assert re.search(r"^[0-9-]{10} [0-9:]{8} INFO    listener_open router=web", banner, re.MULTILINE)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=5) == 0
-            assert time.monotonic() - began < 3
-            assert "waypost: draining" in process.stderr.read()
         finally:
             process.kill()
+            os.close(master)
 
 
 def test_explain_does_not_repeat_itself_in_a_loop(tmp_path: Path) -> None:

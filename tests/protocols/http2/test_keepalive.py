@@ -140,7 +140,7 @@ def test_an_endpoint_that_complains_is_pinged_half_as_often(monkeypatch: pytest.
     call = Call(first.host, first.session.conduct)
     first.hear(GoAwayFrame(0, 1, 11, b"too_many_pings"))
     first.hear(GoAwayFrame(0, 1, 11, b"something else"))
-    assert [(event.name, event.fields["time_s"]) for event in first.host.events.recent] == [("too_many_pings", 20.0)]
+    assert [(event.name, event.fields["time_s"]) for event in first.host.events.recent] == [("session_calmed", 20.0)]
     call.strand.cancel(Failure(Kind.DEADLINE, "late"))
     second = rig(made=first.keepalive, host=first.host)
     Call(second.host, second.session.conduct)

@@ -14,6 +14,7 @@ import trio
 from protocols.wire.connection import HIGH, LINGER, Connection
 from protocols.wire.listener import RETRY_ACCEPT, Listener, connect, listen
 from protocols.wire.poller import Poller
+from router.model.metrics import Metrics
 from tests.support.fakes import FakeHost
 
 
@@ -238,15 +239,24 @@ def test_a_listener_without_descriptors_waits_and_goes_on(number: int) -> None:
     host, accepted = FakeHost(), []
     poller = Poller(host.crashed)
     sock = listen("127.0.0.1", 0)
-    listener = Listener(poller, host.timers, Failing(sock, [number]), lambda sock, peer: accepted.append(sock))  # type: ignore[arg-type]
-    client = socket.create_connection(listener.address)
-    poller.turn()
-    assert poller.turn() == 0  # no busy loop
-    assert accepted == []
-    host.pass_time(RETRY_ACCEPT * 1.5)
+    host.pass_time(1)
+    metrics = Metrics()
+    listener = Listener(host, poller, Failing(sock, [number, number]), lambda sock, peer: accepted.append(sock), metrics)  # type: ignore[arg-type]
+    clients = [socket.create_connection(listener.address)]
+    for _ in range(2):
+        poller.turn()
+        assert poller.turn() == 0  # no busy loop
+        assert accepted == []
+        host.pass_time(RETRY_ACCEPT * 1.5)
     poller.turn()
     assert len(accepted) == 1
-    for one in (client, *accepted):
+    assert metrics.flat()["accept_pauses"] == 2
+    assert [event.name for event in host.events.recent] == ["listener_paused"]
+    host.pass_time(2)
+    clients.append(socket.create_connection(listener.address))
+    poller.turn()
+    assert [event.name for event in host.events.recent] == ["listener_paused", "listener_resumed"]
+    for one in (*clients, *accepted):
         one.close()
     poller.close()
     assert listener.closed
@@ -256,7 +266,7 @@ def test_a_connection_that_was_reset_while_it_waited_is_skipped() -> None:
     host, accepted = FakeHost(), []
     poller = Poller(host.crashed)
     sock = Failing(listen("127.0.0.1", 0), [errno.ECONNABORTED])
-    listener = Listener(poller, host.timers, sock, lambda sock, peer: accepted.append(sock))  # type: ignore[arg-type]
+    listener = Listener(host, poller, sock, lambda sock, peer: accepted.append(sock), Metrics())  # type: ignore[arg-type]
     client = socket.create_connection(listener.address)
     poller.turn()
     assert len(accepted) == 1

@@ -287,7 +287,7 @@ async def test_link_to_another_place_follows_what_is_written_there(namer, root, 
 # -- what is wrong ----------------------------------------------------------------------------------------------
 
 
-async def test_bad_content_keeps_the_last_good_and_is_reported_once(namer, root, watch, context, caplog):
+async def test_bad_content_keeps_the_last_good_and_is_reported_once(namer, root, watch, context):
     write(root / "web", 1)
     tree = watch(ask(namer, "/web"))
     addr = watch(addr_of(tree))
@@ -303,9 +303,10 @@ async def test_bad_content_keeps_the_last_good_and_is_reported_once(namer, root,
     await watch(addr_of(other)).until(bound((2, 1.0)))
     assert addr.states == [bound((1, 1.0))]
     assert tree.states == [leaf("/web")]
-    (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith(f"{root / 'web'}:2: expected `host port` or `host port * weight`, found `127.0.0.1`")
-    assert message.endswith("(its last good content stays in use until this is corrected)")
+    (event,) = context.host.events.recent
+    assert (event.name, event.fields["in_use"]) == ("namer_file_refused", "its last good content")
+    told = f"{root / 'web'}:2: expected `host port` or `host port * weight`, found `127.0.0.1`"
+    assert event.fields["cause"].startswith(told)
     replace(root / "web", 3)
     await addr.until(bound((3, 1.0)))
     addr.close()

@@ -87,7 +87,7 @@ async def test_name_is_pending_then_bound_then_follows(host, dns, autojump_clock
     seen.close()
 
 
-async def test_failure_keeps_what_is_known_and_backs_off(host, dns, autojump_clock, watch, caplog):
+async def test_failure_keeps_what_is_known_and_backs_off(host, dns, autojump_clock, watch):
     dns.names["a"] = ["10.0.0.1"]
     seen = watch(InetResolver(host)("a", 80, False))
     await seen.until(bound("10.0.0.1"))
@@ -96,12 +96,12 @@ async def test_failure_keeps_what_is_known_and_backs_off(host, dns, autojump_clo
     assert seen.last == bound("10.0.0.1")
     gaps = [later - earlier for (earlier, _), (later, _) in zip(dns.asked, dns.asked[1:], strict=False)]
     assert gaps == pytest.approx([10, 1, 2, 4, 8, 10])
-    assert [record.getMessage() for record in caplog.records] == [
-        "cannot resolve a: Name or service not known; its last known addresses stay in use"
-    ]
+    (event,) = host.events.recent
+    assert (event.name, event.fields["cause"]) == ("namer_dns_failed", "cannot resolve a: Name or service not known")
     dns.names["a"] = ["10.0.0.2"]
     await trio.sleep(10)
     assert seen.last == bound("10.0.0.2")
+    assert [event.name for event in host.events.recent] == ["namer_dns_failed", "namer_dns_recovered"]
     seen.close()
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -20,9 +18,11 @@ import trio
 
 from router.config.load import Loaded, load_text
 from router.config.plugins import Registry
+from router.logs.setup import LogSettings
 from router.serve import slot as slot_module
 from router.serve.slot import StartError
 from router.serve.supervisor import ReloadError, Supervisor
+from tests.support.running import running as serving
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ class Rig:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.supervisor = Supervisor(self.load, "WARNING", {})
+        self.supervisor = Supervisor(self.load, LogSettings("json", "INFO"), {})
 
     def load(self) -> Loaded:
         return load_text(self.text, "test.yaml", Registry())
@@ -180,35 +180,17 @@ async def test_a_worker_that_cannot_start_ends_the_start(monkeypatch: Any) -> No
     assert caught.group_contains(StartError, match=r"ended before it was ready \(exit code 1\)")
 
 
-def run(config: Path, *wrapper: str, **options: Any) -> subprocess.Popen[str]:
-    command = [*wrapper, sys.executable, "-m", "router.cli", "run", str(config)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
-
-
-def port_in(process: subprocess.Popen[str]) -> int:
-    assert process.stderr is not None
-    banner = "".join([process.stderr.readline() for _ in range(3)])
-    return int(re.findall(r"http +127\.0\.0\.1:(\d+)", banner)[0])
-
-
 def test_a_second_signal_cuts_off_and_the_exit_code_says_so(tmp_path: Path) -> None:
     config = tmp_path / "test.yaml"
     with socket.create_server(("127.0.0.1", 0)) as backend:
         config.write_text(TEXT.replace("/$/nil", f"/$/inet/127.0.0.1/{backend.getsockname()[1]}"))
-        with run(config) as process:
-            try:
-                with socket.create_connection(("127.0.0.1", port_in(process)), timeout=5) as client:
-                    client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
-                    backend.settimeout(5)
-                    with backend.accept()[0]:  # and is never answered
-                        process.send_signal(signal.SIGTERM)
-                        assert process.stderr is not None
-                        while process.stderr.readline() != "waypost: draining\n":
-                            assert process.poll() is None
-                        process.send_signal(signal.SIGTERM)
-                        assert process.wait(timeout=10) == 3
-            finally:
-                process.kill()
+        with serving(config) as router, socket.create_connection(("127.0.0.1", router.ports[0]), timeout=5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            backend.settimeout(5)
+            with backend.accept()[0]:  # and is never answered
+                router.process.send_signal(signal.SIGTERM)
+                router.until("draining")
+                assert router.stop() == 3
 
 
 AS_SYSTEMD = """
@@ -223,16 +205,13 @@ def test_systemd_may_open_the_sockets(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         config.write_text(TEXT.replace("port: 0", f"port: {port}"))
-        with run(config, sys.executable, "-c", AS_SYSTEMD, str(server.fileno()), pass_fds=[server.fileno()]) as process:
-            try:
-                assert port_in(process) == port  # which nobody else could open
-                with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-                    client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
-                    assert client.recv(100).startswith(b"HTTP/1.1 502 ")
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=10) == 0
-            finally:
-                process.kill()
+        wrapper = (sys.executable, "-c", AS_SYSTEMD, str(server.fileno()))
+        with serving(config, wrapper=wrapper, pass_fds=[server.fileno()]) as router:
+            assert router.ports == [port]  # which nobody else could open
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 502 ")
+            assert router.stop() == 0
 
 
 def test_the_admin_interface_of_a_running_router(tmp_path: Path) -> None:
@@ -245,39 +224,32 @@ def test_the_admin_interface_of_a_running_router(tmp_path: Path) -> None:
         return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=30)
 
     assert command("healthcheck", str(config)).returncode == 2
-    with run(config) as process:
-        try:
-            port = port_in(process)
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-                client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
-                assert client.recv(100).startswith(b"HTTP/1.1 502 ")
-            healthy = command("healthcheck", f"http://127.0.0.1:{admin}")
-            assert (healthy.returncode, healthy.stdout) == (0, "ready\n")
-            metrics = f"http://127.0.0.1:{admin}/admin/metrics.json"
-            with urllib.request.urlopen(f"{metrics}?q=rt/web/service/svc/web/requests") as answer:
-                assert json.load(answer) == 1
-            config.write_text(config.read_text().replace("label: web", "label: wob"))
-            done = command("reload", str(config))
-            assert (done.returncode, done.stdout) == (0, "1 new worker\n"), done.stderr
-            config.write_text(config.read_text().replace("label", "lable"))
-            refused = command("reload", f"http://127.0.0.1:{admin}")
-            assert refused.returncode == 1
-            assert "unknown key 'lable'" in refused.stderr
-            with urllib.request.urlopen(f"{metrics}?q=supervisor") as answer:
-                seen = json.load(answer)
-            assert (seen["reloads"], seen["reload_failures"]) == (1, 1)
-            stop = urllib.request.Request(f"http://127.0.0.1:{admin}/admin/shutdown", method="POST")
-            assert urllib.request.urlopen(stop).read() == b"draining\n"
-            assert process.wait(timeout=10) == 0
-        finally:
-            process.kill()
+    with serving(config) as router:
+        with socket.create_connection(("127.0.0.1", router.ports[0]), timeout=5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 502 ")
+        healthy = command("healthcheck", f"http://127.0.0.1:{admin}")
+        assert (healthy.returncode, healthy.stdout) == (0, "ready\n")
+        assert router.admin("/admin/metrics.json?q=rt/web/service/svc/web/requests") == 1
+        config.write_text(config.read_text().replace("label: web", "label: wob"))
+        done = command("reload", str(config))
+        assert (done.returncode, done.stdout) == (0, "1 new worker\n"), done.stderr
+        config.write_text(config.read_text().replace("label", "lable"))
+        refused = command("reload", f"http://127.0.0.1:{admin}")
+        assert refused.returncode == 1
+        assert "unknown key 'lable'" in refused.stderr
+        assert "unknown key 'lable'" in router.until("reload_failed")["fields"]["cause"]
+        seen = router.admin("/admin/metrics.json?q=supervisor")
+        assert (seen["reloads"], seen["reload_failures"]) == (1, 1)
+        stop = urllib.request.Request(f"http://127.0.0.1:{admin}/admin/shutdown", method="POST")
+        assert urllib.request.urlopen(stop).read() == b"draining\n"
+        assert router.process.wait(timeout=10) == 0
 
 
 def test_an_admin_port_that_is_taken(tmp_path: Path) -> None:
     config = tmp_path / "test.yaml"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config.write_text(f"admin: {{port: {taken.getsockname()[1]}}}\n" + TEXT)
-        with run(config) as process:
-            assert process.wait(timeout=10) == 1
-            assert process.stderr is not None
-            assert "cannot listen on 127.0.0.1" in process.stderr.read()
+        with serving(config) as router:
+            assert "cannot listen on 127.0.0.1" in router.until("start_failed")["fields"]["cause"]
+            assert router.process.wait(timeout=10) == 1

@@ -8,6 +8,7 @@ import trio
 
 from router.config.load import load_text
 from router.config.plugins import Registry
+from router.logs.setup import LogSettings
 from router.serve.supervisor import Supervisor
 from router.spi import Plugin, Telemeter, TelemeterContext
 
@@ -28,7 +29,7 @@ def configured(text: str, extra: Any = None) -> Any:
 
 
 async def test_paths_are_those_that_are_configured() -> None:
-    supervisor = Supervisor(lambda: None, "INFO", {})  # type: ignore[arg-type, return-value]
+    supervisor = Supervisor(lambda: None, LogSettings("json", "INFO"), {})  # type: ignore[arg-type, return-value]
     supervisor.metrics.counter("requests").value = 3
     supervisor.telemetry.use(configured(TEXT))
     assert set(supervisor.telemetry.endpoints) == {"/elsewhere", "/admin/metrics/influxdb"}
@@ -56,7 +57,7 @@ async def test_one_that_fails_is_told_and_started_again(autojump_clock: Any, nur
     config.__annotations__ = {"name": str}
     plugin = {"telemeter": [Plugin("acme", config, make)]}
     text = TEXT.partition("telemetry")[0] + "telemetry: [{kind: acme, name: NAME}]\n"
-    supervisor = Supervisor(lambda: None, "INFO", {})  # type: ignore[arg-type, return-value]
+    supervisor = Supervisor(lambda: None, LogSettings("json", "INFO"), {})  # type: ignore[arg-type, return-value]
     nursery.start_soon(supervisor.telemetry.run)
     supervisor.telemetry.use(configured(text.replace("NAME", "bad"), plugin))
     await trio.sleep(25)

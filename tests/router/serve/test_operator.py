@@ -1,0 +1,129 @@
+"""What an operator reads of a running router, when things go wrong: every line is an object, and says what happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.running import Router, running
+
+pytestmark = pytest.mark.slow
+
+TEXT = """
+admin: {ip: 127.0.0.1, port: ADMIN}
+routers:
+- protocol: http
+  label: web
+  originator: true
+  dtab: /svc => /$/inet/127.0.0.1/1
+  servers: [{port: 0}]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Of a router whose only endpoint does not exist."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        text = TEXT.replace("ADMIN", str(free.getsockname()[1]))
+    path = tmp_path / "test.yaml"
+    path.write_text(text)
+    return path
+
+
+def call(router: Router) -> bytes:
+    with socket.create_connection(("127.0.0.1", router.ports[0]), timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")
+        return client.makefile("rb").readline()
+
+
+def killed(router: Router, pid: int, number: int) -> int:
+    """The process that is there after that one was killed."""
+    os.kill(pid, number)
+    assert router.until("worker_exited")["fields"]["cause"] == signal.Signals(number).name
+    return int(router.until("worker_started")["fields"]["pid"])
+
+
+def test_every_line_is_an_object_whatever_happens(config: Path) -> None:
+    with running(config) as router:
+        router.until("config_warning", lambda line: line["fields"]["key"] == "routers.0.originator")
+        killed(router, router.workers[0], signal.SIGSEGV)
+        dump = next(line["fields"]["text"] for line in router.lines if line["event"] == "worker_stderr")
+        assert "Fatal Python error: Segmentation fault" in dump
+        assert "router/serve/worker.py" in dump
+        good = config.read_text()
+        config.write_text(good.replace("label", "lable"))
+        router.process.send_signal(signal.SIGHUP)
+        assert "unknown key 'lable'" in router.until("reload_failed")["fields"]["cause"]
+        config.write_text(good.replace("servers: [{port: 0}]", "servers: [{port: 0}, {port: 0, ip: 127.0.0.2}]"))
+        router.process.send_signal(signal.SIGHUP)
+        assert router.until("listener_open")["fields"]["ip"] == "127.0.0.2"
+        assert router.until("reloaded")["fields"]["by"] == "1 new worker"
+        assert b" 502 " in call(router)
+        line = router.until("endpoint_unreachable")
+        assert (line["process"], line["worker"], line["fields"]["endpoint"]) == ("worker", 0, "127.0.0.1:1")
+        assert router.stop() == 0
+        if (jq := shutil.which("jq")) is not None:
+            import json
+
+            text = "\n".join([json.dumps(line) for line in router.lines])
+            subprocess.run([jq, "-e", "[.time, .level, .event] | all"], input=text, text=True, check=True, capture_output=True)
+
+
+def test_levels_are_set_in_workers_those_that_come_later_too(config: Path) -> None:
+    with running(config) as router:
+        unreachable = [b"logger=waypost.endpoint&level=" + level for level in (b"ERROR", b"INFO")]
+        assert {"logger": "waypost.endpoint", "level": "ERROR"} in router.admin("/logging.json", unreachable[0])
+        assert b" 502 " in call(router)
+        worker = killed(router, router.workers[0], signal.SIGKILL)
+        assert b" 502 " in call(router)
+        worker = killed(router, worker, signal.SIGKILL)
+        assert not any(line["event"] == "endpoint_unreachable" for line in router.lines)
+        router.admin("/logging.json", unreachable[1])
+        assert b" 502 " in call(router)
+        assert router.until("endpoint_unreachable")["pid"] == worker
+
+
+def test_a_level_from_the_command_line_holds_in_workers(config: Path) -> None:
+    with running(config, "--log-level", "error") as router:
+        router.process.send_signal(signal.SIGTERM)  # before it is ready even
+        list(router.read())
+        assert router.lines == []
+
+
+def test_a_reader_that_does_not_read_keeps_nobody_waiting(config: Path) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled = 0
+    while filled < 65536:
+        filled += os.write(writing, b" " * 4096)
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-m", "router.cli", "run", str(config)]
+    with subprocess.Popen(command, stderr=writing) as process:
+        try:
+            admin = int(config.read_text().partition("port: ")[2].partition("}")[0])
+            deadline = time.monotonic() + 15
+            while time.monotonic() < deadline:
+                try:
+                    with socket.create_connection(("127.0.0.1", admin), timeout=0.1) as client:
+                        client.sendall(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                        client.settimeout(5)
+                        if b" 200 " in client.makefile("rb").readline():
+                            break
+                except OSError:
+                    time.sleep(0.02)
+            else:
+                pytest.fail("it waits for its log")
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
+            os.close(reading)
+            os.close(writing)
