@@ -146,7 +146,7 @@ class Http1Session:
         self._end(why)
 
     def _fail(self, failure: Failure) -> None:
-        over = self._over
+        over, self._over = self._over, None  # the wire's end, which comes at once, is not what is told
         self._abandon()
         if over is not None:
             over.throw(failure)
