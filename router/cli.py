@@ -13,6 +13,7 @@ from router import __version__
 if TYPE_CHECKING:
     from router.config.load import Loaded
     from router.logs.setup import LogSettings
+    from router.serve.remote import Remote
 
 OK, FAILED, USAGE = 0, 1, 2  # good; the file is refused, or the work failed; nothing could be tried
 CUT_OFF = 3  # stopped before all calls had ended
@@ -123,7 +124,7 @@ def reload(target: str) -> None:
     """
     from router.serve import remote
 
-    _tell(remote.reload, _admin_url(target))
+    _tell(remote.reload, _remote(target))
 
 
 @main.command()
@@ -135,27 +136,27 @@ def healthcheck(target: str) -> None:
     """
     from router.serve import remote
 
-    _tell(remote.is_ready, _admin_url(target))
+    _tell(remote.is_ready, _remote(target))
 
 
-def _admin_url(target: str) -> str:
-    from router.serve.remote import url_of
+def _remote(target: str) -> Remote:
+    from router.serve.remote import Remote, remote_of
 
-    if target.startswith("http://"):
-        return target
+    if target.startswith(("http://", "https://")):
+        return Remote(target)
     loaded = _load(target)
     if loaded.config is None:
         click.echo(loaded.render(), err=True)
         sys.exit(USAGE if not loaded.readable else FAILED)
-    return url_of(loaded.config.admin)
+    return remote_of(loaded.config.admin)
 
 
-def _tell(ask: Callable[[str], tuple[bool, str]], url: str) -> None:
+def _tell(ask: Callable[[Remote], tuple[bool, str]], remote: Remote) -> None:
     """Print what the router says, and exit by it."""
     from router.serve.remote import UnreachableError
 
     try:
-        good, said = ask(url)
+        good, said = ask(remote)
     except UnreachableError as error:
         click.echo(f"waypost: {error}", err=True)
         sys.exit(USAGE)

@@ -120,6 +120,8 @@ def problems(config: Config) -> list[Problem]:
 
 
 def _makers(config: Config) -> Iterator[Callable[[], object]]:
+    if (admin := config.admin.tls) is not None:
+        yield lambda: make_server(admin, ())
     for router in config.routers:
         for server in router.servers:
             if server.base.tls is not None:

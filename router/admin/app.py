@@ -1,12 +1,7 @@
-"""The admin interface as an ASGI application, and the server that serves it.
-
-Bounds: 64 KiB of request head (the server's), 1 MiB of body, 5 seconds for a connection that does nothing, 100 requests
-under way.
-"""
+"""The admin interface as an ASGI application. Bounds: 1 MiB of body, 100 requests under way, and those of the server."""
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -26,10 +21,9 @@ from router.admin.openapi import POSTED, document
 from router.admin.page import overview
 from router.admin.requests import Endpoint
 from router.admin.security import Gate, from_elsewhere
+from router.admin.server import serve_on
+from router.config.tls import ServerTls
 from router.serve.supervisor import Supervisor
-
-server_log = logging.getLogger("waypost.admin.server")  # what the server says of itself; that it runs is in our banner
-server_log.setLevel(logging.WARNING)
 
 MAX_REQUESTS = 100
 ONLY_POSTED = ("/admin/shutdown", "/admin/reload")
@@ -106,15 +100,6 @@ async def _bug(supervisor: Supervisor, request: Request, problem: Exception) -> 
     return error(500, f"internal error: {type(problem).__name__}")
 
 
-async def serve(supervisor: Supervisor, sock: socket.socket) -> None:
+async def serve(supervisor: Supervisor, sock: socket.socket, tls: ServerTls | None = None) -> None:
     """Serve the admin interface on ``sock`` until cancelled. The socket stays the caller's."""
-    from hypercorn.config import Config
-    from hypercorn.trio import serve as hypercorn_serve
-
-    config = Config()
-    config.bind = [f"fd://{sock.dup().detach()}"]
-    config.include_server_header = False
-    config.keep_alive_timeout = 5
-    config.graceful_timeout = 0
-    config.errorlog = server_log
-    await hypercorn_serve(application(supervisor), config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
+    await serve_on(sock, application(supervisor), tls, supervisor)

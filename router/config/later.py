@@ -8,7 +8,7 @@ from __future__ import annotations
 _SOCKET = "socketOptions"
 LATER: dict[str, frozenset[str]] = {
     "config": frozenset(),
-    "admin": frozenset(("httpIdentifierPort", "tls", _SOCKET)),
+    "admin": frozenset((_SOCKET,)),
     "router": frozenset(
         (
             "announcers", "maxErrResponseKB",

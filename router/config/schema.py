@@ -94,11 +94,14 @@ class Security:
 
 @attrs.frozen
 class Admin:
-    """``admin``. ``port``: None, where it is not given, is 9990 if that can be had."""
+    """``admin``. ``port``: None, where it is not given, is 9990 if that can be had. ``http_identifier_port``: where requests
+    are told how they would be named. ``tls``: of both."""
 
     ip: str = "127.0.0.1"
     port: int | None = attrs.field(default=None, validator=port_number)
     shutdown_grace_ms: int = attrs.field(default=10000, validator=at_least(0))
+    http_identifier_port: int | None = attrs.field(default=None, validator=port_number)
+    tls: ServerTls | None = None
     worker_threads: int = attrs.field(default=2, metadata={"idle": "the admin interface has a process of its own"})
     security: Security = attrs.field(factory=Security)
 

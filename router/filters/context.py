@@ -24,13 +24,14 @@ def dtab_context(next_service: Service) -> Service:
     async def dtab_context_service(exchange: Exchange) -> None:
         head = exchange.request
         if (head.get(USER_DTAB) is not None or head.get(CTX_DTAB) is not None) and head.tunnel != CONNECT:
-            exchange.local_dtab = _local_dtab(head, cache) or None
+            exchange.local_dtab = local_dtab(head, cache) or None
         await next_service(exchange)
 
     return dtab_context_service
 
 
-def _local_dtab(head: RequestHead, cache: dict[Fields, Dtab]) -> Dtab:
+def local_dtab(head: RequestHead, cache: dict[Fields, Dtab]) -> Dtab:
+    """What the request's headers say together. Raises a MALFORMED :class:`Failure` for what is no dtab, or too long."""
     fields = tuple([field for field in head.fields if field[0] == CTX_DTAB or field[0] == USER_DTAB])
     table = cache.get(fields)
     if table is not None:

@@ -74,7 +74,9 @@ def banner(generation: Generation, admin: tuple[str, int] | None) -> str:
             f"  {router.base.protocol:5} {host}:{port}  router {router.label!r}, {len(router.base.dtab)} dentries{tls}"
         )
         lines.append(f"        try: {_first_call(router, host, port, secure)}")
-    return "\n".join(lines if admin is None else [*lines, f"  admin {admin[0]}:{admin[1]}"])
+    if admin is not None:
+        lines.append(f"  admin {admin[0]}:{admin[1]}{', TLS' if generation.config.admin.tls is not None else ''}")
+    return "\n".join(lines)
 
 
 def _first_call(router: Router, host: str, port: int, secure: bool) -> str:

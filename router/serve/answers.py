@@ -17,6 +17,9 @@ from dtab import AddrPending, Path, read_dtab, read_path
 from dtab.explain import addr_json, to_json
 from router.app import Worker
 from router.explain import settled
+from router.filters.context import local_dtab
+from router.model.failure import Failure
+from router.model.headers import RequestHead
 from router.serve.channel import Handler
 from router.spi import Enumerating, Watching
 from router.telemeters.snapshot import Snapshot
@@ -33,6 +36,7 @@ class Answers:
             "metrics": self.metrics,
             "clients": self.clients,
             "delegate": self.delegate,
+            "identify": self.identify,
             "bound_names": self.bound_names,
             "namer_state": self.namer_state,
             "events": self.events,
@@ -71,6 +75,28 @@ class Answers:
         table = interpreter.dtab + read_dtab(dtab)
         node, addrs, _ = await settled(interpreter.delegator, table, read_path(path))
         return to_json(node, lambda bound: addrs.get(bound.id, AddrPending()))
+
+    async def identify(
+        self, routers: list[str], method: str, authority: str, path: str, fields: list[list[str]], version: str
+    ) -> dict[str, Any]:
+        """How these routers would name a request: the name and the dtab under which it would be bound, or why there is none.
+        Characters stand for bytes."""
+        pairs = tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields])
+        major, _, minor = version.partition(".")
+        asked, host, target = method.encode("latin-1"), authority.encode("latin-1"), path.encode("latin-1")
+        head = RequestHead(asked, b"http", host, target, pairs, version=(int(major), int(minor or 0)))
+        return {label: self._identified(label, head) for label in routers}
+
+    def _identified(self, label: str, head: RequestHead) -> dict[str, str]:
+        try:
+            local = local_dtab(head, {})
+        except Failure as failure:
+            return {"error": failure.why}
+        found = self._worker.routers[label].settings.identify(head)
+        if isinstance(found, str):
+            return {"error": found}
+        path = found if isinstance(found, Path) else found[0]
+        return {"path": path.show(), "dtab": (self._worker.interpreters[label].dtab + local).show()}
 
     async def bound_names(self) -> list[str]:
         """The bound names in use, and those that namers can tell of."""

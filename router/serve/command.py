@@ -28,8 +28,9 @@ async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSetting
     :class:`~router.serve.slot.StartError` for workers that do not start.
     """
     from router.admin.app import serve
+    from router.admin.identifier import serve as serve_identifier
 
-    supervisor = Supervisor(load, logs, activated(os.environ), serve)
+    supervisor = Supervisor(load, logs, activated(os.environ), serve, serve_identifier)
     events = supervisor.events
     announce.problems(events, loaded)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:

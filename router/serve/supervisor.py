@@ -29,7 +29,7 @@ from router.model.events import Events
 from router.model.metrics import Metrics
 from router.serve import announce
 from router.serve.channel import ChannelClosedError, RefusedError
-from router.serve.door import AdminDoor, ServeAdmin
+from router.serve.door import AdminDoor, Doors, ServeAdmin, identifier_place
 from router.serve.gather import Gatherer
 from router.serve.slot import Plan, Slot, StartError
 from router.serve.sockets import Key, close_others, open_missing
@@ -68,7 +68,8 @@ class Generation:
 
 class Supervisor:
     """``load`` reads the configuration again. ``inherited``: sockets that were open before us. ``admin`` serves the admin
-    interface on a socket. ``stopping`` is set by whoever wants it to end. ``log_levels``: of loggers, set while running."""
+    interface on a socket, ``identifier`` the port where requests are told their names. ``stopping`` is set by whoever wants
+    it to end. ``log_levels``: of loggers, set while running."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Supervisor:
         logs: LogSettings,
         inherited: Mapping[Key, socket.socket],
         admin: ServeAdmin | None = None,
+        identifier: ServeAdmin | None = None,
     ) -> None:
         self.events = Events()
         self.metrics = Metrics()
@@ -84,6 +86,7 @@ class Supervisor:
         self.gatherer = Gatherer(self)
         self.stopping = trio.Event()
         self.admin = AdminDoor(admin, self)
+        self._doors = Doors(self.admin, AdminDoor(identifier, self, identifier_place))
         self.telemetry = Telemetry(self)
         self._load = load
         self.log_levels: dict[str, str] = {}
@@ -105,17 +108,17 @@ class Supervisor:
         try:
             async with trio.open_nursery() as self._nursery:
                 assert loaded.config is not None
-                self.admin.open(loaded.config.admin)
+                self._doors.use(self._doors.prepare(loaded.config.admin))
                 self.generation = await self._begin(loaded, self._inherited)
                 close_others(self._inherited, self.generation.sockets)
                 announce.listeners(self.events, None, self.generation)
                 self.telemetry.use(loaded.config.telemeters)
-                self._nursery.start_soon(self.admin.run)
+                self._nursery.start_soon(self._doors.run)
                 self._nursery.start_soon(self.telemetry.run)
                 task_status.started(self.generation)
                 await self.gatherer.run()
         finally:
-            self.admin.close()
+            self._doors.close()
             for generation in (*self.draining, self.generation):
                 close_others(generation.sockets if generation else {}, {})
 
@@ -191,13 +194,18 @@ class Supervisor:
             await self._exchange_dtabs(old, loaded)
             return "new dtabs"
         try:
-            new = await self._begin(loaded, old.sockets)
-            self.admin.open(loaded.config.admin)
+            opened = self._doors.prepare(loaded.config.admin)
+            try:
+                new = await self._begin(loaded, old.sockets)
+            except BaseException:
+                self._doors.drop(opened)
+                raise
         except OSError as error:
             raise ReloadError(str(error.args[-1])) from error
         except StartError as error:
             raise ReloadError(str(error)) from error
         self.generation = new
+        self._doors.use(opened)
         announce.listeners(self.events, old, new)
         self.telemetry.use(loaded.config.telemeters)
         close_others(old.sockets, new.sockets)
