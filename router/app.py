@@ -55,6 +55,10 @@ from router.spi import (
 )
 from router.spi import Server as ProtocolServer
 from router.tls import Credentials, FileFault
+from router.tracing.exporter import Exporter
+from router.tracing.tracing import Tracing
+
+FLUSH = 0.5
 
 Listen = Callable[[str, int], socket.socket]
 """Gives the listening socket of a server, by its IP address and port; asked once for each server, in their order."""
@@ -79,10 +83,11 @@ class Worker:
     log_files: dict[str, Writer] = attrs.field(factory=dict)
     recorders: list[Recorder] = attrs.field(factory=list)
     namers: list[tuple[Path, Any]] = attrs.field(factory=list)
+    exporters: tuple[Exporter, ...] = ()
 
     async def drain(self, grace: float) -> None:
         """Accept nothing new, let exchanges finish for at most ``grace`` seconds. Tunnels, which nothing tells to finish, have
-        half of that."""
+        half of that. Spans that are over then have ``FLUSH`` seconds to be exported."""
         for listener in self.listeners:
             listener.abort()
         for server in self.servers:
@@ -91,6 +96,8 @@ class Worker:
         for server in self.servers:
             server.end_tunnels()
         await self._gone(grace / 2)
+        for exporter in self.exporters:
+            await exporter.flush(FLUSH / len(self.exporters))
 
     async def _gone(self, seconds: float) -> None:
         """Wait until there are no connections, for at most ``seconds``."""
@@ -142,6 +149,15 @@ def _start(worker: Worker, config: Config, registry: Registry, listen: Listen) -
     host.nursery.start_soon(host.timers.run)
     host.lag.start(worker.metrics)
     system, namers = make_namers(config, host, worker.metrics)
+    worker.exporters = tuple(
+        [
+            Exporter(made.plugin.tracer(made.config), host, worker.metrics.scope("telemetry", made.plugin.kind))
+            for made in config.telemeters
+            if made.plugin.tracer is not None
+        ]
+    )
+    for exporter in worker.exporters:
+        host.nursery.start_soon(exporter.run)
     worker.recorders = [made.plugin.recorder(made.config) for made in config.telemeters if made.plugin.recorder is not None]
     worker.namers = [*namers, (Path.of("$", "inet"), system.resolve)]
     for router in config.routers:
@@ -174,6 +190,7 @@ class _Assembly:
         self._classifiers: dict[Any, Classifier] = {}
         self._sessions: set[Any] = set()
         self._plain = self._make_plain()
+        self._tracing = self._make_tracing()
 
     def start(self, context: InterpreterContext) -> None:
         """Make the router and open its listeners."""
@@ -192,6 +209,7 @@ class _Assembly:
             binding_timeout=base.binding_timeout_ms / 1000,
             paths=base.binding_cache.paths,
             idle_ttl=base.binding_cache.idle_ttl_secs,
+            tracing=self._tracing,
         )
         core = RouterCore(self.worker.host, settings)
         core.start()
@@ -209,6 +227,13 @@ class _Assembly:
                 name = values.get("protocol")
                 protocol = self.router.protocol if name is None else self.registry.protocol(name)
                 self.worker.credentials.client(tls, protocol.alpn)
+
+    def _make_tracing(self) -> Tracing | None:
+        """None where nothing is to be done: no telemeter takes spans, and no propagator is configured."""
+        chosen, exporters = self.router.base.trace_propagator, self.worker.exporters
+        if chosen is None and not exporters:
+            return None
+        return Tracing(self.router.label, chosen and chosen.plugin.make(chosen.config, None), exporters)
 
     def _identifier(self) -> Identifier:
         context = IdentifierContext(self.router.base.dst_prefix)
@@ -331,6 +356,7 @@ class _Assembly:
             gate,
             log,
             self._recent(core, f"{host}:{port}"),
+            self._tracing,
             server.base.clear_context,
             settings.forwarded(server.base.add_forwarded_header, self.router.label),
             server.base.timestamp_header,

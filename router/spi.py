@@ -23,6 +23,7 @@ from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module
+from router.model.trace import Span
 from router.model.verdict import Classifier
 
 GROUPS = {
@@ -35,6 +36,7 @@ GROUPS = {
     "accrual": "waypost.accruals",
     "backoff": "waypost.backoffs",
     "telemeter": "waypost.telemeters",
+    "propagator": "waypost.propagators",
     "transformer": "waypost.transformers",
 }
 
@@ -45,7 +47,7 @@ class Plugin:
 
     ``make(config, context)`` returns the thing; what the context is, each category's protocol below says.
     ``protocols``: the router protocols with which an identifier or classifier can be used (empty: all).
-    ``recorder``, of telemeters: makes the :class:`Recorder` of a worker, of the config.
+    ``recorder`` and ``tracer``, of telemeters: make the :class:`Recorder` and the :class:`Tracer` of a worker, of the config.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Plugin:
     make: Callable[[Any, Any], Any]
     protocols: frozenset[str] = frozenset()
     recorder: Callable[[Any], Recorder] | None = None
+    tracer: Callable[[Any], Tracer] | None = None
 
 
 # -- identifiers: make(config, IdentifierContext) -> Identifier ------------------------------------------------
@@ -247,6 +250,27 @@ class Recorder(Protocol):
     def recent(self) -> list[tuple[float, str]]:
         """What is kept, the oldest first, each with the seconds of the epoch."""
         ...
+
+
+class Tracer(Protocol):
+    """Sends the spans of a worker somewhere. ``name``: for metrics and events; ``rate``: the share of traces that it wants.
+
+    A batch is encoded a few spans at a time, since calls wait meanwhile, and delivered at once.
+    """
+
+    name: str
+    rate: float
+
+    def encode(self, spans: Sequence[Span]) -> Any:
+        """A piece of a batch."""
+        ...
+
+    async def deliver(self, pieces: Sequence[Any]) -> None:
+        """The batch, all that ``encode`` made of it. Runs as a trio task that is cancelled when it takes too long; what it
+        raises costs the batch."""
+
+
+# -- propagators: make(config, None) -> a form in which trace contexts are written, router.tracing.forms.Form ----
 
 
 # -- protocols: the plugin's ``make`` returns a ProtocolPlugin (config and context are None) --------------------

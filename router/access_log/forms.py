@@ -9,9 +9,10 @@ from json.encoder import encode_basestring_ascii as _string
 from math import inf
 from typing import Any
 
-from router.access_log.record import Route, grpc_status_of, status_of, text, trace_of, values
+from router.access_log.record import Route, text, trace_of, values
 from router.config.access_log import JSON, LINKERD, read_template
 from router.model.exchange import Attempt, Exchange, Routed
+from router.model.told import grpc_status_of, status_of
 
 Render = Callable[[Exchange], str]
 

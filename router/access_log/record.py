@@ -11,6 +11,8 @@ from math import inf
 from typing import Any
 
 from router.model.exchange import Attempt, Exchange, Routed
+from router.model.told import grpc_status_of, status_of
+from router.tracing.forms import trace_id_of
 
 Route = Callable[[Exchange], Routed]
 """The way that an exchange has gone."""
@@ -21,33 +23,10 @@ def text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "backslashreplace")
 
 
-def status_of(exchange: Exchange) -> int | None:
-    """The HTTP status that the client got, or was to get."""
-    failure = exchange.failure
-    if failure is not None and not exchange.reply.started and not exchange.complete:
-        return 200 if exchange.request.grpc else failure.answer.http
-    return None if exchange.response is None else exchange.response.status
-
-
-def grpc_status_of(exchange: Exchange) -> int | None:
-    """The gRPC status that the client got."""
-    if not exchange.request.grpc:
-        return None
-    failure = exchange.failure
-    if failure is not None and not exchange.complete:
-        return int(failure.answer.grpc)
-    status = exchange.grpc_status
-    return int(status) if status is not None and status.isdigit() else None
-
-
 def trace_of(exchange: Exchange) -> str | None:
-    """The trace's id, as W3C's or B3's headers carry it."""
-    head = exchange.request
-    parent = head.get(b"traceparent")
-    if parent is not None and parent.count(b"-") >= 3:
-        return text(parent.split(b"-")[1])
-    single = head.get(b"b3")
-    return text(single.partition(b"-")[0] if single is not None else head.get(b"x-b3-traceid"))
+    """The trace's id, in hexadecimal: of the span that was made of it, or of the context that passed through."""
+    trace = exchange.trace
+    return trace_id_of(exchange.request) if trace is None else trace.context.trace_id
 
 
 def values(exchange: Exchange, router: str, server: str, route: Route, clock: str) -> dict[str, Any]:

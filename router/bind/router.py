@@ -47,6 +47,7 @@ from router.model.stack import Module, Stack
 from router.model.strand import Waiter
 from router.model.verdict import Classifier
 from router.spi import Accrual, Balancing, Connect, Identifier
+from router.tracing.tracing import Tracing
 
 NO_LOCAL = Dtab()
 
@@ -98,6 +99,7 @@ class RouterSettings:
     binding_timeout: float = 10.0
     paths: int = 1000
     idle_ttl: float = 600.0
+    tracing: Tracing | None = None
 
 
 class Client:
@@ -330,6 +332,7 @@ class RouterCore:
             client.gate,
             client.adaptive,
             configured.forward_client_cert,
+            self.settings.tracing,
         )
         stack = Stack(CLIENT.modules + configured.modules)
         services[key] = _noting(bound, stack.make(params, client.balancer.conduct))

@@ -30,6 +30,8 @@ from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.stack import Module, Stack
 from router.model.verdict import Classifier
+from router.tracing.filters import trace_in, trace_out
+from router.tracing.tracing import Tracing
 
 
 @attrs.frozen
@@ -42,6 +44,7 @@ class ServerParams:
     gate: Gate | None
     log: AccessLog | None = None
     recent: tuple[AccessLog, ...] = ()
+    tracing: Tracing | None = None
     clear_context: bool = False
     forwarded: ForwardedConfig | None = None
     timestamp: str | None = None
@@ -75,6 +78,7 @@ class ClientParams:
     gate: Gate | None
     adaptive: AdaptiveLimit | None
     forward_client_cert: bool = False
+    tracing: Tracing | None = None
 
 
 def _module(role: str, make: Callable[..., Service], why: str, *, above: str = "", below: str = "") -> Module:
@@ -105,7 +109,14 @@ SERVER = Stack(
             "clear_context",
             lambda params, nxt: clear_context(params.clear_context, nxt),
             "what strangers say is read by nobody, and what anybody says of us is not told to them",
-            above="server_limit response_headers deadline dtab_context",
+            above="trace server_limit response_headers deadline dtab_context",
+        ),
+        _module(
+            "trace",
+            lambda params, nxt: trace_in(params.tracing, params.metrics, nxt),
+            "what is refused has a span too",
+            above="server_limit dtab_context forwarded timestamp",
+            below="server_stats",
         ),
         _module(
             "server_limit",
@@ -232,6 +243,13 @@ CLIENT = Stack(
             lambda params, nxt: forward_client_cert(params.forward_client_cert, nxt),
             "what the client claims of itself must be gone already",
             below="context_out requeues",
+        ),
+        _module(
+            "attempt_trace",
+            lambda params, nxt: trace_out(params.tracing, params.service, params.client, params.residual, nxt),
+            "each attempt has a span, which ends with its time limit",
+            above="attempt_timeout deadline_out",
+            below="client_stats requeues context_out forward_client_cert",
         ),
         _module(
             "attempt_timeout",

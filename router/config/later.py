@@ -12,7 +12,7 @@ LATER: dict[str, frozenset[str]] = {
     "router": frozenset(
         (
             "announcers", "maxErrResponseKB",
-            "streamAfterContentLengthKB", "streamingEnabled", "compressionLevel", "tracePropagator", "thriftProtocol",
+            "streamAfterContentLengthKB", "streamingEnabled", "compressionLevel", "thriftProtocol",
             "thriftMethodInDst",
         )
     ),
@@ -30,7 +30,6 @@ LATER: dict[str, frozenset[str]] = {
 }  # fmt: skip
 
 KINDS: dict[str, frozenset[str]] = {
-    "telemeter": frozenset(("io.l5d.zipkin", "io.l5d.tracelog")),
     "protocol": frozenset(("thrift", "mux", "thriftmux")),
     "identifier": frozenset(("io.l5d.ingress", "io.l5d.k8s.istio")),
     "namer": frozenset(

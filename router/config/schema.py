@@ -277,6 +277,7 @@ class RouterBase:
     binding_cache: BindingCache = attrs.field(factory=BindingCache)
     identifier: Any = attrs.field(default=None, metadata={"plugin": "identifier", "list": True})
     interpreter: Any = attrs.field(default=None, metadata={"plugin": "interpreter"})
+    trace_propagator: Any = attrs.field(default=None, metadata={"plugin": "propagator"})
     access_log: AccessLogKeys | None = None
     servers: Any = attrs.field(default=(), metadata={"own": "servers"})
     service: Any = attrs.field(default=Scoped(), metadata={"own": "service"})

@@ -1,8 +1,9 @@
 """Linkerd's ``clearContext``: at an untrusted edge nothing of ours comes in, and nothing of ours gets out.
 
-Request fields named ``l5d-*`` are taken off, whoever would have read them: dtabs, deadlines, priorities. From responses, their
-trailers and interim responses they are taken off too. An error of a router (``l5d-err``), this one or one behind it, keeps its
-status and loses its body; to gRPC clients it keeps its status without a message.
+Request fields named ``l5d-*`` are taken off, whoever would have read them: dtabs, deadlines, priorities. So is what says to
+which trace the request belongs, in any form: strangers neither choose what is sampled nor join our traces. From responses,
+their trailers and interim responses ``l5d-*`` are taken off too. An error of a router (``l5d-err``), this one or one behind
+it, keeps its status and loses its body; to gRPC clients it keeps its status without a message.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from router.model.body import Chunk, Sink, Source
 from router.model.ends import Ends
 from router.model.exchange import Exchange, Reply
 from router.model.failure import Failure
-from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.headers import TRACE_FIELDS, Fields, RequestHead, ResponseHead
 from router.model.service import Service
 
 _OURS = b"l5d-"
+_REQUEST, _RESPONSE = TRACE_FIELDS, frozenset[bytes]()
 _CLEARED = object()
 AnyHead = TypeVar("AnyHead", RequestHead, ResponseHead)
 
@@ -27,28 +29,28 @@ def clear_context(wanted: bool, next_service: Service) -> Service:
         return next_service
 
     async def clear_context_service(exchange: Exchange) -> None:
-        exchange.request = _cleared(exchange.request)
+        exchange.request = _cleared(exchange.request, _REQUEST)
         exchange.reply = ClearedReply(exchange.reply)
         await next_service(exchange)
 
     return clear_context_service
 
 
-def _cleared(head: AnyHead) -> AnyHead:
-    """The head without our fields; itself where it has none. Once per shared head."""
+def _cleared(head: AnyHead, others: frozenset[bytes]) -> AnyHead:
+    """The head without our fields and ``others``; itself where it has none. Once per shared head."""
     cached = head.forwarded
     if cached is not None and cached[0] is _CLEARED:
         known: AnyHead = cached[1]
         return known
-    fields = _without(head.fields)
+    fields = _without(head.fields, others)
     cleared = head if len(fields) == len(head.fields) else head.with_fields(fields)
     if head.shared and cleared is not head:
         head.forwarded = (_CLEARED, cleared)
     return cleared
 
 
-def _without(fields: Fields) -> Fields:
-    return tuple([field for field in fields if not field[0].startswith(_OURS)])
+def _without(fields: Fields, others: frozenset[bytes] = _RESPONSE) -> Fields:
+    return tuple([field for field in fields if not field[0].startswith(_OURS) and field[0] not in others])
 
 
 class ClearedReply:
@@ -95,14 +97,14 @@ class ClearedReply:
         self._sink.source = source
 
     def inform(self, head: ResponseHead) -> None:
-        self._reply.inform(_cleared(head))
+        self._reply.inform(_cleared(head, _RESPONSE))
 
     def start(self, head: ResponseHead, end: bool) -> Sink:
         if b"l5d-err" in head:
             self._reply.start(_silenced(head), True)
             self._sink = Dropped()
         else:
-            self._sink = self._reply.start(_cleared(head), end)
+            self._sink = self._reply.start(_cleared(head, _RESPONSE), end)
         return self
 
     def data(self, chunk: Chunk, size: int, end: bool) -> None:

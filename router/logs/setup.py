@@ -39,7 +39,8 @@ def chosen(form: str, level: str, stream: Any) -> LogSettings:
 
 
 class LineHandler(logging.Handler):
-    """Makes lines of records. A record with a ``line`` is one already, of a worker, and passed on."""
+    """Makes lines of records. A record with a ``line`` is one already, of a worker, and passed on. One that is
+    ``unlimited`` is asked for by itself, however many there are."""
 
     def __init__(self, settings: LogSettings, sink: Sink, worker: int | None) -> None:
         super().__init__()
@@ -56,12 +57,15 @@ class LineHandler(logging.Handler):
             if line is not None:
                 self._sink.write(line)
                 return
-            event = event_of(record)
-            left_out = self._limiter.take(event if hasattr(record, "event") else record.name, time.monotonic())
+            left_out = 0 if hasattr(record, "unlimited") else self._take(record)
             if left_out is not None:
                 self._write(record, left_out)
         except Exception:  # noqa: BLE001 - who logs must not fail because of what it logs
             self._say("log_failed", logger=record.name, place=f"{record.pathname}:{record.lineno}")
+
+    def _take(self, record: logging.LogRecord) -> int | None:
+        name = event_of(record) if hasattr(record, "event") else record.name
+        return self._limiter.take(name, time.monotonic())
 
     def _write(self, record: logging.LogRecord, left_out: int = 0) -> None:
         self._sink.write((self._show(record, self._worker, left_out) + "\n").encode("utf-8", "backslashreplace"))

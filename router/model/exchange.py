@@ -32,6 +32,7 @@ from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
 from router.model.strand import Strand
 from router.model.timers import Timer
+from router.model.trace import Trace
 from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 
 Edit = Callable[[ResponseHead], ResponseHead]
@@ -145,14 +146,15 @@ class Exchange:
     ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
     classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
     through yet. ``sent_at``: when the attempt began, or got its connection if it had to wait for one; kept only where ``heard``
-    is set. ``attempts``: a list where those are to be kept. ``note`` is free room for filters, by role.
+    is set. ``attempts``: a list where those are to be kept. ``trace``: where
+    it belongs to a trace. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
         "_timer", "_verdict", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline", "deadline_cause",
         "edits", "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "marks", "note", "path", "received_at",
         "reply",
-        "request", "responded_at", "response", "retries", "sent_at", "strand", "trailers", "tried",
+        "request", "responded_at", "response", "retries", "sent_at", "strand", "trace", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -176,6 +178,7 @@ class Exchange:
         self.complete = False
         self.retries = 0
         self.attempts: list[Attempt] | None = None
+        self.trace: Trace | None = None
         self.tried: tuple[Any, ...] = ()
         self.classify: Classifier = BY_COMPLETION
         self._verdict: Verdict | None = None
@@ -264,7 +267,7 @@ class Exchange:
         twin = Exchange(self.host, request, body, self.reply)
         twin.received_at, twin.deadline, twin.deadline_cause = self.received_at, self.deadline, self.deadline_cause
         twin.path, twin.local_dtab, twin.classify, twin.marks = self.path, self.local_dtab, self.classify, self.marks
-        twin.attempts = self.attempts
+        twin.attempts, twin.trace = self.attempts, self.trace
         twin.edits = list(edits)
         if self.endpoint is not None:
             twin.tried = (*self.tried, self.endpoint)

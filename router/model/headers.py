@@ -18,6 +18,14 @@ Field: TypeAlias = tuple[bytes, bytes]
 Fields: TypeAlias = tuple[Field, ...]
 
 WEBSOCKET, CONNECT = b"websocket", b"connect"  # kinds of tunnels
+TRACESTATE = b"tracestate"
+# What trace contexts are written in; those of ours (l5d-ctx-trace, l5d-reqid, l5d-sample) not counted.
+TRACE_FIELDS = frozenset(
+    (
+        b"traceparent", TRACESTATE, b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled",
+        b"x-b3-flags",
+    )
+)  # fmt: skip
 _destination = re.compile(rb"(?:\[[0-9A-Za-z:.%\-_~]+\]|[A-Za-z0-9\-._~%!$&'()*+,;=]+):([0-9]{1,5})").fullmatch
 
 
@@ -51,6 +59,13 @@ class Head:
         if self.get(name) is None:
             return []
         return [value for field, value in self.fields if field == name]
+
+    def lacks(self, names: frozenset[bytes]) -> bool:
+        """Whether it has none of ``names``."""
+        index = self._index
+        if index is None:
+            index = self._index = dict(reversed(self.fields))
+        return names.isdisjoint(index)
 
     def __contains__(self, name: bytes) -> bool:
         return self.get(name) is not None

@@ -30,6 +30,7 @@ from router.model.strand import Waiter
 from router.model.verdict import BY_COMPLETION
 from tests.contracts.conftest import REGISTRY
 from tests.support.fakes import Call, FakeHost, answering, waiting
+from tests.support.tracing import Collected, tracing
 
 HOST: Any = FakeHost()
 GATE = Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
@@ -57,6 +58,7 @@ PARAMS = SimpleNamespace(
     deadline=DeadlineConfig(10.0),
     gate=GATE,
     adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),
+    tracing=tracing(Collected()),
 )
 PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
 MODULES = dict.fromkeys(

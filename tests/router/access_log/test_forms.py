@@ -87,15 +87,16 @@ def test_what_we_answered_ourselves() -> None:
 
 
 def test_grpcs_status_and_traces() -> None:
-    fields = ((b"content-type", b"application/grpc"), (b"traceparent", b"00-abc-def-01"))
+    fields = ((b"content-type", b"application/grpc"), (b"traceparent", b"00-%032x-%016x-01" % (0xABC << 64, 0xDEF)))
     made = exchange(head(fields=fields))
     made.respond(ResponseHead(200, ()), False)
     made.conclude(((b"grpc-status", b"5"),))
     said, plain = as_json(made)
     assert said == plain
-    assert (said["grpc_status"], said["trace"]) == (5, "abc")
-    assert as_json(exchange(head(fields=((b"b3", b"4bf9-00f0-1"),))))[0]["trace"] == "4bf9"
-    assert as_json(exchange(head(fields=((b"x-b3-traceid", b"77"),))))[0]["trace"] == "77"
+    assert (said["grpc_status"], said["trace"]) == (5, f"{0xABC << 64:032x}")
+    b3 = ((b"b3", b"%016x-%016x-1" % (0x4BF9, 0xF0)),)
+    assert as_json(exchange(head(fields=b3)))[0]["trace"] == f"{0x4BF9:016x}"
+    assert as_json(exchange(head(fields=((b"x-b3-traceid", b"77"),))))[0]["trace"] is None
 
 
 @given(raw, raw, raw, raw, st.text(max_size=20))

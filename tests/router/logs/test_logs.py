@@ -76,6 +76,13 @@ def test_an_event_is_an_object(kept: Kept) -> None:
     }  # fmt: skip
 
 
+def test_what_is_asked_for_by_itself_is_not_limited(kept: Kept) -> None:
+    for number in range(2 * BURST):
+        extra = {"event": "span", "fields": {"id": number}, "shown": None, "unlimited": True}
+        logging.getLogger("waypost.trace").info("%s", "span", extra=extra)
+    assert [line["fields"]["id"] for line in kept.lines] == list(range(2 * BURST))
+
+
 def test_whatever_is_logged_every_parser_reads_it() -> None:
     kept = Kept()
     with installed(LogSettings("json", "INFO"), kept):  # nobody else is to see this, pytest's reports cannot hold it

@@ -69,7 +69,8 @@ async def test_one_that_fails_is_told_and_started_again(autojump_clock: Any, nur
     nursery.cancel_scope.cancel()
 
 
-def test_what_is_not_supported_yet_is_refused_at_its_line() -> None:
-    loaded = load_text(TEXT.replace("io.l5d.influxdb", "io.l5d.zipkin"), "test.yaml", Registry())
+def test_what_there_is_not_is_refused_at_its_line() -> None:
+    loaded = load_text(TEXT.replace("io.l5d.influxdb", "io.l5d.zipkim"), "test.yaml", Registry())
     assert loaded.config is None
     assert "test.yaml:7:9" in loaded.render()
+    assert "did you mean 'io.l5d.zipkin'" in loaded.render()
