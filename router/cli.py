@@ -75,20 +75,23 @@ def check(files: tuple[str, ...]) -> None:
     "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged at least."
 )
 @click.option("--log-format", default="auto", type=click.Choice(["auto", "text", "json"]), help="auto: text on a terminal.")
-def run(file: str, log_level: str, log_format: str) -> None:
+@click.option("--watch", is_flag=True, help="Read the file again whenever it changes.")
+def run(file: str, log_level: str, log_format: str, watch: bool) -> None:
     """Run the routers of a configuration file until SIGTERM or SIGINT; then drain. SIGHUP reads the file again.
 
     Exit code 0: everything had ended; 1: it could not start; 2: the file cannot be read; 3: calls were cut off.
     """
+    if watch and file == "-":
+        raise click.UsageError("standard input cannot be watched")
     from router.logs.setup import chosen, installed
     from router.logs.sinks import ThreadSink
 
     logs = chosen(log_format, log_level, sys.stderr)
     with installed(logs, ThreadSink(sys.stderr.buffer)):
-        sys.exit(_run(file, logs))
+        sys.exit(_run(file, logs, watch))
 
 
-def _run(file: str, logs: LogSettings) -> int:
+def _run(file: str, logs: LogSettings, watch: bool) -> int:
     """The exit code."""
     import trio
 
@@ -96,10 +99,12 @@ def _run(file: str, logs: LogSettings) -> int:
     from router.serve import announce
     from router.serve.command import supervise
     from router.serve.slot import StartError
+    from router.serve.watch import Watch
 
     def load() -> Loaded:
         return loaded if file == "-" else _files_checked(_load(file))
 
+    watcher = Watch(file) if watch else None
     loaded = _files_checked(_load(file))
     if loaded.config is None:
         announce.problems(Events(), loaded)
@@ -107,7 +112,7 @@ def _run(file: str, logs: LogSettings) -> int:
     drained = True
     failures: list[str] = []
     try:
-        drained = trio.run(supervise, loaded, load, logs)
+        drained = trio.run(supervise, loaded, load, logs, watcher)
     except* (OSError, StartError) as group:
         failures += [str(error.args[-1]) for error in _leaves(group)]
     for failure in failures:

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import trio
@@ -19,12 +20,13 @@ from router.logs.setup import LogSettings
 from router.serve import announce
 from router.serve.sockets import activated
 from router.serve.supervisor import ReloadError, Supervisor
+from router.serve.watch import Watch
 
 
-async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSettings) -> bool:
+async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSettings, watch: Watch | None = None) -> bool:
     """Serve ``loaded`` until told to stop; whether everything had ended by then.
 
-    ``load`` reads the configuration again. Raises OSError for a port that cannot be had,
+    ``load`` reads the configuration again, ``watch`` sees when that is worth it. Raises OSError for a port that cannot be had,
     :class:`~router.serve.slot.StartError` for workers that do not start.
     """
     from router.admin.app import serve
@@ -37,7 +39,7 @@ async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSetting
         async with trio.open_nursery() as nursery:
             generation = await nursery.start(supervisor.run, loaded)
             announce.ready(events, generation, supervisor.admin.address)
-            await _until_stopped(signals, supervisor)
+            await _until_stopped(signals, supervisor, watch)
             grace = supervisor.generation.config.admin.shutdown_grace_ms / 1000 if supervisor.generation else 0.0
             events.emit("draining", shown="waypost: draining", grace_s=grace)
             drained = await _drain(signals, supervisor, grace)
@@ -46,9 +48,11 @@ async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSetting
     return drained
 
 
-async def _until_stopped(signals: Any, supervisor: Supervisor) -> None:
-    """Reload at each SIGHUP, until another signal comes, or the admin interface is told."""
+async def _until_stopped(signals: Any, supervisor: Supervisor, watch: Watch | None) -> None:
+    """Reload at each SIGHUP and change of the file, until another signal comes, or the admin interface is told."""
     async with trio.open_nursery() as nursery:
+        if watch is not None:
+            nursery.start_soon(watch.run, partial(_reload, supervisor))
         nursery.start_soon(_heed, signals, supervisor)
         await supervisor.stopping.wait()
         nursery.cancel_scope.cancel()

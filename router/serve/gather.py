@@ -3,23 +3,24 @@
 Theory of operation
 
 1. Workers are asked every ``EVERY`` seconds, and when somebody looks and the last answers are older than ``FRESH`` seconds:
-   however often somebody looks, a worker answers once a second at most.
-2. What a worker counted stays counted when it is gone: its last answer goes to the *ledger*, which is part of every sum. A
+   however often somebody looks, a worker answers once a second at most. One that does not answer within ``TIMEOUT`` seconds
+   counts as it last did: no counter falls because its worker is late.
+2. An answer counts only while the process that was asked has its place, and only if no later question was answered before.
+3. What a worker counted stays counted when it is gone: its last answer goes to the *ledger*, which is part of every sum. A
    name that no worker has any more leaves the ledger after ``KEEP`` seconds.
-3. Once a minute the histograms are remembered. Those of ``recent`` are of the last whole minute, as Linkerd's are; in the first
+4. Once a minute the histograms are remembered. Those of ``recent`` are of the last whole minute, as Linkerd's are; in the first
    minute, of all there is.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from router.logs.setup import sweep
-from router.serve.channel import ChannelClosedError
+from router.serve.channel import ChannelClosedError, RefusedError
 from router.telemeters.snapshot import Histogram, Snapshot
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ EVERY = 10.0
 FRESH = 1.0
 KEEP = 600.0
 WINDOW = 60.0
+TIMEOUT = 2.0
 
 
 class Gatherer:
@@ -40,6 +42,8 @@ class Gatherer:
         self._asking = trio.Lock()
         self._asked = -1e9
         self._answers: dict[Slot, Snapshot] = {}
+        self._answered: dict[Slot, int] = {}
+        self._questions = 0
         self._ledger = Snapshot()
         self._ended = -1e9
         self._minute: dict[str, Histogram] = {}
@@ -62,18 +66,36 @@ class Gatherer:
         async with self._asking:
             if trio.current_time() - self._asked < FRESH:
                 return
-            for slot, texts in await self._supervisor.ask("metrics"):
-                self._answers[slot] = _read(texts)
+            async with trio.open_nursery() as nursery:
+                for slot in self._supervisor.slots:
+                    nursery.start_soon(self._hear_soon, slot)
             self._asked = trio.current_time()
 
+    async def _hear_soon(self, slot: Slot) -> None:
+        with trio.move_on_after(TIMEOUT):
+            await self.hear(slot)
+
     async def hear(self, slot: Slot) -> None:
-        """A worker is about to end: have its last answer."""
-        if slot.channel is not None:
-            with suppress(ChannelClosedError):
-                self._answers[slot] = _read(await slot.channel.ask("metrics"))
+        """Have an answer of this worker; also when it is about to end."""
+        channel = slot.channel
+        if channel is None:
+            return
+        self._questions += 1
+        question = self._questions
+        try:
+            texts = await channel.ask("metrics")
+        except ChannelClosedError:
+            return
+        except RefusedError as error:
+            self._supervisor.events.fail("worker_refused", worker=slot.number, asked_for="metrics", cause=str(error))
+            return
+        if slot.channel is channel and question > self._answered.get(slot, 0):
+            self._answered[slot] = question
+            self._answers[slot] = _read(texts)
 
     def ended(self, slot: Slot) -> None:
         """The process of this place is gone; what it had counted stays."""
+        self._answered.pop(slot, None)
         last = self._answers.pop(slot, None)
         if last is not None:
             self._ledger.add(last.only(last.names))

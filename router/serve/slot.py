@@ -4,8 +4,8 @@ Theory of operation
 
 1. A process gets the listening sockets and one end of a socket pair by inheritance, and is asked to start. What goes wrong with
    the first one is whoever began it's to tell; a later one that fails is tried again, after a wait that doubles.
-2. Every ``BEAT`` seconds it is asked for a sign of life. One that gives none for ``HANG`` seconds is made to print where it
-   is (SIGABRT), and counts as dead.
+2. Every ``BEAT`` seconds it is asked for a sign of life. One that gives none although it had ``HANG`` seconds in which it could
+   (:mod:`router.serve.pulse`) is made to print where it is (SIGABRT), and counts as dead.
 3. A place that is given up lets its process drain, which then ends for good.
 """
 
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from random import uniform
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ import trio
 from router.logs.setup import JSON, LogSettings
 from router.model.events import Events
 from router.serve.channel import Channel, ChannelClosedError, RefusedError
+from router.serve.pulse import Pulse
 from router.serve.relay import Relay
 from router.serve.sockets import Key
 
@@ -92,6 +94,7 @@ class Slot:
             began = trio.current_time()
             code = await self._live(task_status)
             if self._given_up.is_set():
+                self._events.emit("worker_stopped", worker=self.number, pid=self.pid, cause=_cause(code))
                 return
             if self.starts == 0:
                 raise StartError(self._refused or f"a worker ended before it was ready ({_cause(code)})")
@@ -180,18 +183,41 @@ class Slot:
 
     async def _beat(self, channel: Channel, process: trio.Process) -> None:
         while True:
-            await trio.sleep(BEAT)
-            try:
-                with trio.fail_after(HANG):
-                    await channel.ask("ping")
-            except trio.TooSlowError:
+            pulse = Pulse(process.pid)
+            if not await self._lives(channel, pulse):
                 break
-            except ChannelClosedError:
-                return
-        self._events.fail("worker_hangs", worker=self.number, pid=self.pid, for_s=HANG)
+            await trio.sleep(BEAT)
+        if channel.closed:
+            return
+        self._events.fail("worker_hangs", **self._told(pulse))
         process.send_signal(signal.SIGABRT)
         await trio.sleep(BEAT)
         process.kill()  # one that is stopped does not even abort
+
+    async def _lives(self, channel: Channel, pulse: Pulse) -> bool:
+        """Whether it gives a sign of life before it had ``HANG`` seconds for that."""
+        answered = starved = False
+
+        async def ask(scope: trio.CancelScope) -> None:
+            nonlocal answered
+            with suppress(ChannelClosedError):
+                await channel.ask("ping")
+                answered = True
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, nursery.cancel_scope)
+            while pulse.chance < HANG:
+                await trio.sleep(BEAT)
+                pulse.look(BEAT)
+                if not starved and pulse.passed >= HANG > 2 * pulse.chance:
+                    starved = True
+                    self._events.warn("worker_starved", **self._told(pulse))
+            nursery.cancel_scope.cancel()
+        return answered
+
+    def _told(self, pulse: Pulse) -> dict[str, Any]:
+        return {"worker": self.number, "pid": self.pid, "for_s": round(pulse.passed, 1), "ran_s": round(pulse.ran, 2)}
 
     async def give_up(self, grace: float) -> None:
         """Let the process drain for at most ``grace`` seconds, and end."""

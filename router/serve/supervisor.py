@@ -97,6 +97,7 @@ class Supervisor:
         self._nursery: trio.Nursery
         scope = self.metrics.scope("supervisor")
         self._reloads, self._failures = scope.counter("reloads"), scope.counter("reload_failures")
+        self._refused = scope.gauge("last_reload_failed")
         scope.gauge("generation", lambda: float(self._numbers))
         scope.gauge("draining", lambda: float(len(self.draining)))
         scope.total("worker_exits", lambda: self.events.counts["worker_exited"])
@@ -173,11 +174,13 @@ class Supervisor:
                 text = await self._reload()
             except ReloadError as error:
                 self._failures.value += 1
+                self._refused.value = 1
                 cause, _, more = str(error).partition("\n")
                 shown = f"{error}\nwaypost: not reloaded; the configuration from before goes on"
                 self.events.fail("reload_failed", shown=shown, cause=cause, diagnostics=more)
                 raise
             self._reloads.value += 1
+            self._refused.value = 0
             self.events.emit("reloaded", generation=self._numbers, by=text)
             return text
 

@@ -6,6 +6,7 @@ Names have ``APART`` between their elements, since elements may hold slashes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from operator import add
 from typing import Any
 
@@ -86,7 +87,8 @@ class Snapshot:
             elif isinstance(slot, Counter):
                 self.counters[name] = slot.value
             elif isinstance(slot, Gauge):
-                self.gauges[name] = (slot.current(), slot.merge)
+                with suppress(Exception):
+                    self.gauges[name] = (slot.current(), slot.merge)
         return self
 
     @property

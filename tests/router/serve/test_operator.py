@@ -44,17 +44,21 @@ def call(router: Router) -> bytes:
         return client.makefile("rb").readline()
 
 
-def killed(router: Router, pid: int, number: int) -> int:
-    """The process that is there after that one was killed."""
+def killed(router: Router, pid: int, number: int) -> None:
+    """And replaced."""
     os.kill(pid, number)
     assert router.until("worker_exited")["fields"]["cause"] == signal.Signals(number).name
-    return int(router.until("worker_started")["fields"]["pid"])
+    router.until("worker_started")
 
 
 def test_every_line_is_an_object_whatever_happens(config: Path) -> None:
     with running(config) as router:
         router.until("config_warning", lambda line: line["fields"]["key"] == "routers.0.originator")
+        level = b"logger=waypost.endpoint&level="
+        assert {"logger": "waypost.endpoint", "level": "ERROR"} in router.admin("/logging.json", level + b"ERROR")
+        assert b" 502 " in call(router)
         killed(router, router.workers[0], signal.SIGSEGV)
+        assert b" 502 " in call(router)
         dump = next(line["fields"]["text"] for line in router.lines if line["event"] == "worker_stderr")
         assert "Fatal Python error: Segmentation fault" in dump
         assert "router/serve/worker.py" in dump
@@ -62,10 +66,13 @@ def test_every_line_is_an_object_whatever_happens(config: Path) -> None:
         config.write_text(good.replace("label", "lable"))
         router.process.send_signal(signal.SIGHUP)
         assert "unknown key 'lable'" in router.until("reload_failed")["fields"]["cause"]
+        assert not any(line["event"] == "endpoint_unreachable" for line in router.lines)  # of neither worker
+        assert {"logger": "waypost.endpoint", "level": "INFO"} in router.admin("/logging.json", level + b"INFO")
         config.write_text(good.replace("servers: [{port: 0}]", "servers: [{port: 0}, {port: 0, ip: 127.0.0.2}]"))
         router.process.send_signal(signal.SIGHUP)
         assert router.until("listener_open")["fields"]["ip"] == "127.0.0.2"
         assert router.until("reloaded")["fields"]["by"] == "1 new worker"
+        router.until("worker_stopped")
         assert b" 502 " in call(router)
         line = router.until("endpoint_unreachable")
         assert (line["process"], line["worker"], line["fields"]["endpoint"]) == ("worker", 0, "127.0.0.1:1")
@@ -75,20 +82,6 @@ def test_every_line_is_an_object_whatever_happens(config: Path) -> None:
 
             text = "\n".join([json.dumps(line) for line in router.lines])
             subprocess.run([jq, "-e", "[.time, .level, .event] | all"], input=text, text=True, check=True, capture_output=True)
-
-
-def test_levels_are_set_in_workers_those_that_come_later_too(config: Path) -> None:
-    with running(config) as router:
-        unreachable = [b"logger=waypost.endpoint&level=" + level for level in (b"ERROR", b"INFO")]
-        assert {"logger": "waypost.endpoint", "level": "ERROR"} in router.admin("/logging.json", unreachable[0])
-        assert b" 502 " in call(router)
-        worker = killed(router, router.workers[0], signal.SIGKILL)
-        assert b" 502 " in call(router)
-        worker = killed(router, worker, signal.SIGKILL)
-        assert not any(line["event"] == "endpoint_unreachable" for line in router.lines)
-        router.admin("/logging.json", unreachable[1])
-        assert b" 502 " in call(router)
-        assert router.until("endpoint_unreachable")["pid"] == worker
 
 
 def test_a_level_from_the_command_line_holds_in_workers(config: Path) -> None:
@@ -127,3 +120,18 @@ def test_a_reader_that_does_not_read_keeps_nobody_waiting(config: Path) -> None:
             process.kill()
             os.close(reading)
             os.close(writing)
+
+
+def test_a_changed_file_is_used_and_a_broken_one_told_of(config: Path) -> None:
+    good = config.read_text()
+    with running(config, "--watch") as router:
+        assert router.ready
+        config.write_text(good.replace("label", "lable"))
+        assert "unknown key 'lable'" in router.until("reload_failed")["fields"]["cause"]
+        assert router.admin("/admin/metrics.json?q=supervisor/last_reload_failed") == 1
+        assert b" 502 " in call(router)
+        mended = config.with_name("mended")
+        mended.write_text(good.replace("/1\n", "/2\n"))
+        mended.rename(config)
+        assert router.until("reloaded")["fields"]["by"] == "new dtabs"
+        assert router.admin("/admin/metrics.json?q=supervisor/last_reload_failed") == 0

@@ -20,6 +20,7 @@ import trio
 from router.config.load import Loaded, load_text
 from router.config.plugins import Registry
 from router.logs.setup import LogSettings
+from router.serve import gather
 from router.serve import slot as slot_module
 from router.serve.slot import StartError
 from router.serve.supervisor import ReloadError, Supervisor
@@ -115,6 +116,72 @@ async def test_a_worker_that_hangs_is_replaced(monkeypatch: Any) -> None:
         monkeypatch.setattr(slot_module, "HANG", 10.0)
         assert (await rig.get())[0] == 502
         assert rig.pids[0] != stopped
+
+
+LOOPS = """
+import signal
+signal.signal(signal.SIGUSR2, lambda *_: [None for _ in iter(int, 1)])
+"""
+STARVED = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+@pytest.fixture
+def impatient(monkeypatch: Any) -> None:
+    monkeypatch.setattr(slot_module, "BEAT", 0.1)
+    monkeypatch.setattr(slot_module, "HANG", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_worker_that_loops_is_replaced(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LOOPS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with running(TEXT) as rig:
+        (looping,) = rig.pids
+        os.kill(looping, signal.SIGUSR2)
+        await rig.until(lambda: rig.supervisor.events.counts["worker_exited"] == 1)
+        told = {event.name: event.fields for event in rig.supervisor.events.recent}
+        assert told["worker_exited"]["cause"] == "SIGABRT"
+        assert told["worker_hangs"]["ran_s"] >= 0.3
+        await rig.until(lambda: rig.pids[0] != looping and rig.supervisor.ready)
+        assert (await rig.get())[0] == 502
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="the scheduler has no idle class")
+async def test_a_worker_that_is_starved_is_not() -> None:
+    async with running(TEXT) as rig:
+        (starved,) = rig.pids
+        cpu = min(os.sched_getaffinity(0))
+        hogs = [await trio.lowlevel.open_process([sys.executable, "-c", STARVED, str(cpu)]) for _ in "ab"]
+        try:
+            for thread in os.listdir(f"/proc/{starved}/task"):
+                os.sched_setaffinity(int(thread), {cpu})
+                os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+            with trio.move_on_after(3):
+                await rig.until(lambda: rig.supervisor.events.counts["worker_starved"] >= 1)
+        finally:
+            for hog in hogs:
+                hog.kill()
+                await hog.wait()
+        assert (await rig.get())[0] == 502
+        assert rig.pids == [starved]
+        assert not rig.supervisor.events.counts["worker_hangs"]
+
+
+async def test_no_counter_falls_while_a_worker_is_late(monkeypatch: Any) -> None:
+    monkeypatch.setattr(gather, "TIMEOUT", 0.1)
+    monkeypatch.setattr(gather, "FRESH", 0.0)
+
+    async def requests(rig: Rig) -> int:
+        found, _ = await rig.supervisor.gatherer.snapshot()
+        return found.counters.get("rt\0web\0service\0svc/web\0requests", 0)
+
+    async with running(TEXT.replace("workers: 1", "workers: 2")) as rig:
+        for count, stopped in enumerate(rig.pids, 1):
+            os.kill(stopped, signal.SIGSTOP)
+            assert (await rig.get())[0] == 502  # of the other one
+            assert await requests(rig) == count
+            os.kill(stopped, signal.SIGCONT)
 
 
 async def test_new_dtabs_need_no_new_workers() -> None:
