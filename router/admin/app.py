@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,15 +18,18 @@ from starlette.routing import Route
 from router import __version__
 from router.admin import control, metrics, names, recent, state
 from router.admin.answers import as_json, error, text
+from router.admin.kept import Kept, Pace
 from router.admin.openapi import POSTED, document
 from router.admin.page import overview
 from router.admin.requests import Endpoint
 from router.admin.security import Gate, from_elsewhere
 from router.admin.server import serve_on
 from router.config.tls import ServerTls
-from router.serve.supervisor import Supervisor
+from router.serve.supervisor import Generation, Supervisor
 
 MAX_REQUESTS = 100
+PROBES = frozenset(("/admin/ping", "/ready", "/admin/ready"))
+NOT_KEPT = frozenset(("/admin/workers.json",))
 ONLY_POSTED = ("/admin/shutdown", "/admin/reload")
 
 
@@ -40,12 +44,12 @@ def application(supervisor: Supervisor) -> Starlette:
         "/": partial(overview, supervisor),
         "/openapi.json": _openapi,
     }
-    room = trio.CapacityLimiter(MAX_REQUESTS)
+    ways = _Ways()
     routes = [
-        Route(path.replace("}", ":path}"), _guarded(supervisor, room, endpoint), methods=_methods(path))
+        Route(path.replace("}", ":path}"), _guarded(supervisor, ways, endpoint), methods=_methods(path))
         for path, endpoint in found.items()
     ]
-    not_routed = partial(_http_error, _guarded(supervisor, room, partial(_telemeters, supervisor)), supervisor)
+    not_routed = partial(_http_error, _guarded(supervisor, ways, partial(_telemeters, supervisor)), supervisor)
     return Starlette(routes=routes, exception_handlers={HTTPException: not_routed, Exception: partial(_bug, supervisor)})
 
 
@@ -55,7 +59,16 @@ def _methods(path: str) -> list[str]:
     return ["GET", "POST"] if path in POSTED else ["GET"]
 
 
-def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpoint) -> Callable[[Request], Any]:
+@attrs.frozen
+class _Ways:
+    """What all requests share."""
+
+    room: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_REQUESTS))
+    pace: Pace = attrs.field(factory=Pace)
+    kept: Kept = attrs.field(factory=Kept)
+
+
+def _guarded(supervisor: Supervisor, ways: _Ways, endpoint: Endpoint) -> Callable[[Request], Any]:
     async def guarded(request: Request) -> Response:
         generation = supervisor.generation
         if generation is None:
@@ -65,15 +78,35 @@ def _guarded(supervisor: Supervisor, room: trio.CapacityLimiter, endpoint: Endpo
         if request.method == "POST" and from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
             return error(403, "a page of another origin must not change anything here")
         try:
-            room.acquire_nowait()
+            ways.room.acquire_nowait()
         except trio.WouldBlock:
             return error(503, f"more than {MAX_REQUESTS} requests under way")
         try:
-            return await endpoint(request)
+            return await _answer(ways, request, generation, endpoint)
         finally:
-            room.release()
+            ways.room.release()
 
     return guarded
+
+
+async def _answer(ways: _Ways, request: Request, generation: Generation, endpoint: Endpoint) -> Response:
+    path = request.scope["path"]
+    if path not in PROBES:
+        await ways.pace.turn()
+    if request.method == "POST":
+        try:
+            return await endpoint(request)
+        finally:
+            ways.kept.clear()
+    if path in PROBES or path in NOT_KEPT:
+        return await endpoint(request)
+    return await ways.kept.answer(_depends_on(request, generation), partial(endpoint, request))
+
+
+def _depends_on(request: Request, generation: Generation) -> tuple[Any, ...]:
+    """What an answer can differ by: the telemeters' have the Host in them, and the Accept of a scraper chooses a form."""
+    scope, headers = request.scope, request.headers
+    return id(generation.loaded), scope["path"], scope["query_string"], headers.get("host"), headers.get("accept")
 
 
 async def _telemeters(supervisor: Supervisor, request: Request) -> Response:

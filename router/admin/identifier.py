@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from router.admin.answers import as_json, error
+from router.admin.kept import Pace
 from router.admin.server import serve_on
 from router.config.tls import ServerTls
 from router.serve.channel import ChannelClosedError, RefusedError
@@ -25,24 +26,25 @@ MAX_REQUESTS = 100
 
 async def serve(supervisor: Supervisor, sock: socket.socket, tls: ServerTls | None = None) -> None:
     """Serve on ``sock`` until cancelled. The socket stays the caller's."""
-    everything = Mount("/", partial(_respond, supervisor, trio.CapacityLimiter(MAX_REQUESTS)))
+    everything = Mount("/", partial(_respond, supervisor, trio.CapacityLimiter(MAX_REQUESTS), Pace()))
     await serve_on(sock, Starlette(routes=[everything]), tls, supervisor)
 
 
-async def _respond(supervisor: Supervisor, room: trio.CapacityLimiter, scope: Any, receive: Any, send: Any) -> None:
+async def _respond(supervisor: Supervisor, room: trio.CapacityLimiter, pace: Pace, scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close"})
         return
-    answer = await _answer(supervisor, room, scope)
+    answer = await _answer(supervisor, room, pace, scope)
     await answer(scope, receive, send)
 
 
-async def _answer(supervisor: Supervisor, room: trio.CapacityLimiter, scope: Any) -> Any:
+async def _answer(supervisor: Supervisor, room: trio.CapacityLimiter, pace: Pace, scope: Any) -> Any:
     try:
         room.acquire_nowait()
     except trio.WouldBlock:
         return error(503, f"more than {MAX_REQUESTS} requests under way")
     try:
+        await pace.turn()
         generation = supervisor.generation
         if generation is None:
             return error(503, "not started yet")

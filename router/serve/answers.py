@@ -24,7 +24,7 @@ from router.serve.channel import Handler
 from router.spi import Enumerating, Watching
 from router.telemeters.snapshot import Snapshot
 
-PIECE = 200
+PIECE = 50
 
 
 class Answers:

@@ -74,8 +74,11 @@ class Answer:
 
 @attrs.define(eq=False)
 class Rig:
+    """``application``: the one to ask; a new one for each request where it is None."""
+
     supervisor: Supervisor
     worker: Any
+    application: Any = None
 
     async def ask(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
         """One request, straight into the application."""
@@ -98,7 +101,7 @@ class Rig:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await application(self.supervisor)(scope, receive, send)
+        await (self.application or application(self.supervisor))(scope, receive, send)
         data = b"".join([message.get("body", b"") for message in sent[1:]])
         return Answer(sent[0]["status"], dict(sent[0]["headers"]), data)
 

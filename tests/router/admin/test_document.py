@@ -13,6 +13,7 @@ import trio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 
+from router.admin import kept
 from router.admin.app import serve
 from tests.router.admin.test_admin import TEXT, admin
 
@@ -34,7 +35,8 @@ KNOWN: dict[tuple[str, str], dict[str, Any]] = {
 ONLY_PARTLY_DESCRIBED = ("/delegator.json",)  # what is a dtab no pattern can say: any text is described, some refused
 
 
-async def test_the_document_is_true() -> None:
+async def test_the_document_is_true(monkeypatch: Any) -> None:
+    monkeypatch.setattr(kept, "APART", 0.0)
     async with admin(TEXT) as rig:
         await rig.call()
         with socket.create_server(("127.0.0.1", 0)) as sock:

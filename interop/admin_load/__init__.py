@@ -1,0 +1,1 @@
+"""What a hammered admin interface costs the calls."""
