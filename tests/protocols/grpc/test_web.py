@@ -228,6 +228,61 @@ def test_pieces_of_base64_in_pieces(pieces: list[bytes], data: st.DataObject) ->
     assert out == b"".join(pieces)
 
 
+@given(st.binary(max_size=200), st.lists(st.integers(1, 9)), st.booleans(), st.booleans())
+def test_a_request_is_the_same_in_any_pieces(message: bytes, steps: list[int], text: bool, last: bool) -> None:
+    """As text and in binary; the end with the last piece or behind it."""
+    body = Body()
+    made = web(b"application/grpc-web" + b"-text" * text, body=body)
+    sent = b64encode(message) if text else message
+    at, pieces = 0, []
+    for step in [*steps, len(sent) or 1]:
+        pieces += [sent[at : at + step]] if at < len(sent) else []
+        at += step
+    for piece in pieces[:-1]:
+        body.push(piece, len(piece), False)
+    for piece in pieces[-1:]:
+        body.push(piece, len(piece), last)
+    if not last or not pieces:
+        body.finish(())
+    assert b"".join(made.taken.chunks) == message
+    assert made.taken.ended == ()
+    assert body.credited == len(sent)
+    made.strand.cancel(Failure(Kind.RESET, "over", Blame.CLIENT))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_what_is_no_base64_ends_the_exchange_once(last: bool) -> None:
+    body = Body()
+    made = web(b"application/grpc-web-text", body=body)
+    if last:
+        body.push(b"AAA", 3, True)
+    else:
+        body.push(b"AAA", 3, False)
+        body.finish(())
+    assert made.failure is not None
+    assert (made.failure.kind, made.failure.blame) == (Kind.MALFORMED, Blame.CLIENT)
+    assert "no base64" in made.failure.why
+
+
+def test_bytes_behind_what_is_no_base64_are_credited_and_dropped() -> None:
+    body = Body()
+    made = web(b"application/grpc-web-text", body=body)
+    text = body.sink
+    assert text is not None
+    text.data(b"????", 4, False)
+    text.data(b"AAAA", 4, False)
+    text.end(())
+    assert made.failure is not None
+    assert (body.credited, made.taken.chunks, made.taken.ended) == (8, [], None)
+
+
+def test_what_a_reply_knows_of_its_client() -> None:
+    made = web(b"application/grpc-web+proto")
+    reply, inner = made.exchange.reply, made.reply
+    assert (reply.peer, reply.ends, reply.client_certificate) == (inner.peer, inner.ends, inner.client_certificate)
+    assert (reply.carries_grpc, reply.started, reply.sent) == (True, False, inner.sent)
+
+
 # -- answers --------------------------------------------------------------------------------------------------
 
 

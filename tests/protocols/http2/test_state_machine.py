@@ -10,6 +10,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import pytest
+from hyperframe.frame import GoAwayFrame
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -120,12 +121,15 @@ class Talk(RuleBasedStateMachine):
 
     def live(self) -> list[int]:
         """Streams whose peer's half is open."""
+        if self.wire.closed:
+            return []
         return [stream for stream in self.sent if stream not in self.ended and self.over.get(stream) != "reset"]
 
     @rule(size=st.sampled_from([0, 0, 1, 7, 100]))
     def cut(self, size: int) -> None:
         self.piece = size
 
+    @precondition(lambda self: not self.wire.closed)
     @rule()
     def pay(self) -> None:
         for size, stream in self.unpaid:
@@ -155,7 +159,7 @@ class Talk(RuleBasedStateMachine):
         self.ended.add(stream)
         self.pass_on()
 
-    @precondition(lambda self: [s for s in self.sent if s not in self.over])
+    @precondition(lambda self: not self.wire.closed and [s for s in self.sent if s not in self.over])
     @rule(data=st.data(), code=st.sampled_from([0, 2, 7, 8]))
     def reset(self, data: st.DataObject, code: int) -> None:
         stream = data.draw(st.sampled_from([s for s in self.sent if s not in self.over]))
@@ -163,23 +167,26 @@ class Talk(RuleBasedStateMachine):
         self.over[stream] = "reset"
         self.pass_on()
 
+    @precondition(lambda self: not self.wire.closed)
     @rule(window=st.sampled_from([0, 1, 500, 65535, 200_000]), table=st.sampled_from([0, 100, 4096]))
     def settings(self, window: int, table: int) -> None:
         """Windows shrink while nothing is unpaid: below 0 h2 refuses even DATA without data, which needs no window (§6.9)."""
         for _ in range(50):
-            if self.unpaid:
+            if self.unpaid and not self.wire.closed:
                 self.pay()
-        if self.unpaid:
+        if self.unpaid or self.wire.closed:
             return
         values = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window, h2.settings.SettingCodes.HEADER_TABLE_SIZE: table}
         self.peer.update_settings(values)
         self.pass_on()
 
+    @precondition(lambda self: not self.wire.closed)
     @rule(size=st.integers(1, 100_000))
     def window(self, size: int) -> None:
         self.peer.increment_flow_control_window(size)
         self.pass_on()
 
+    @precondition(lambda self: not self.wire.closed)
     @rule()
     def ping(self) -> None:
         self.peer.ping(b"12345678")
@@ -194,20 +201,24 @@ class Talk(RuleBasedStateMachine):
         if not hasattr(self, "ours"):
             return
         self.piece = 0
-        self.peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
-        for _ in range(20):
-            self.pay()
+        if not self.wire.closed:
+            self.peer.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+        self.pay_all()
         for stream in self.live():
             self.peer.end_stream(stream)
             self.ended.add(stream)
-        for _ in range(20):
-            self.pay()
+        self.pay_all()
         self.check()
         assert self.ours.streams == {}
         assert self.ours.blocked == {}
         assert self.ours.uncredited() == 0
         self.ours.lost("the end")
         assert self.host.timers.pending() == 0
+
+    def pay_all(self) -> None:
+        for _ in range(20):
+            if not self.wire.closed:
+                self.pay()
 
     def check(self) -> None:
         raise NotImplementedError
@@ -291,6 +302,8 @@ class ClientTalk(Talk):
         self.outcomes: dict[int, Any] = {}
         self.asked: dict[int, bytes] = {}
         self.headed: set[int] = set()
+        self.refused: dict[int, bool] = {}  # by GOAWAY or RST_STREAM, and whether that proves that nothing was processed
+        self.last = (1 << 31) - 1
 
     @initialize(window=st.sampled_from([500, 65535]))
     def begin(self, window: int) -> None:
@@ -333,7 +346,31 @@ class ClientTalk(Talk):
             self.ended.add(stream)
         self.pass_on()
 
+    @precondition(lambda self: self.unanswered())
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        stream = data.draw(st.sampled_from(self.unanswered()))
+        self.peer.reset_stream(stream, 7)
+        self.over[stream] = "reset"
+        self.refused[stream] = True
+        self.pass_on()
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def goaway(self, data: st.DataObject) -> None:
+        """Written by hand: h2 says nothing more behind its own. What is above the last stream is over for both."""
+        self.last = data.draw(st.sampled_from([stream for stream in (0, *self.asked, self.last) if stream <= self.last]))
+        self.ours.received(GoAwayFrame(0, last_stream_id=self.last).serialize())
+        for stream in self.asked:
+            if stream > self.last and self.over.get(stream) != "reset" and self.outcomes.get(stream) is not None:
+                self.over[stream] = "reset"
+                self.refused.setdefault(stream, stream not in self.headed)
+        assert self.ours.free == 0
+        self.pass_on()
+
     def unanswered(self) -> list[int]:
+        if self.wire.closed:
+            return []
         return [stream for stream in self.asked if stream not in self.headed and self.over.get(stream) != "reset"]
 
     def check(self) -> None:
@@ -347,6 +384,10 @@ class ClientTalk(Talk):
                 assert not isinstance(answer.end_, Failure)
             else:
                 assert self.over.get(stream) == "reset" or stream not in self.headed
+            if self.refused.get(stream):
+                assert self.outcomes[stream].retryable
+            elif stream in self.headed and self.outcomes[stream] is not None:
+                assert not self.outcomes[stream].retryable
 
     @invariant()
     def no_more_streams_than_the_peer_knows(self) -> None:
