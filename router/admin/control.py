@@ -13,10 +13,10 @@ from router.logs.setup import LEVELS, level_of, set_level
 from router.serve.supervisor import ReloadError, Supervisor
 
 LOGGERS = (
-    "waypost", "waypost.access", "waypost.admin", "waypost.certificate", "waypost.client", "waypost.config", "waypost.deadline",
-    "waypost.draining", "waypost.endpoint", "waypost.exchange", "waypost.http2", "waypost.listener", "waypost.namer",
-    "waypost.proxy", "waypost.ready", "waypost.reload", "waypost.reloaded", "waypost.session", "waypost.shedding",
-    "waypost.telemeter", "waypost.trace", "waypost.worker",
+    "waypost", "waypost.access", "waypost.admin", "waypost.certificate", "waypost.client", "waypost.config",
+    "waypost.connecting", "waypost.deadline", "waypost.draining", "waypost.endpoint", "waypost.exchange", "waypost.http2",
+    "waypost.listener", "waypost.loop", "waypost.namer", "waypost.proxy", "waypost.ready", "waypost.reload", "waypost.reloaded",
+    "waypost.session", "waypost.shedding", "waypost.telemeter", "waypost.trace", "waypost.worker",
 )  # fmt: skip
 """An event is logged by the first word of its name; those of plugins are below ``waypost``."""
 MAX_FORM = 4096

@@ -26,6 +26,7 @@ Theory of operation
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -46,6 +47,7 @@ from router.spi import Connect, Session
 
 RECONNECT_MIN, RECONNECT_MAX = 0.1, 1.0  # seconds; equal jitter halves them at least
 TELL_EVERY = 10.0  # seconds between two events about the same endpoint
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))  # with us, not there
 
 
 @attrs.frozen
@@ -81,6 +83,7 @@ class Pool:
         self._pace = Pace(host.timers.now, settings.backoff)
         self._alarm: Timer | None = None
         self._why = ""  # the last attempt failed
+        self._blame = Blame.UPSTREAM
         self._unreachable = False  # an event has said so
         self._told = -TELL_EVERY
         self._closed = False
@@ -235,7 +238,7 @@ class Pool:
         took = (self._host.timers.now() - started) * 1000.0
         if session is None:
             self._stats.failed(took)
-            self._connect_failed(_reason(error))
+            self._connect_failed(_reason(error), ours=isinstance(error, OSError) and error.errno in _EXHAUSTED)
         elif self._closed:
             self._stats.cancelled.value += 1
             session.close()
@@ -271,11 +274,16 @@ class Pool:
             limits.append(Expiry(timers, surplus, session, lambda why: self._spare(session, why)))
         self._sessions[session] = tuple(limits)
 
-    def _connect_failed(self, why: str) -> None:
-        self._why = why
-        self._pace.failed()
+    def _connect_failed(self, why: str, *, ours: bool = False) -> None:
+        """``ours``: not the endpoint's fault, nor held against it: the next exchange tries again."""
+        self._why, self._blame = why, Blame.ROUTER if ours else Blame.UPSTREAM
+        if not ours:
+            self._pace.failed()
         now = self._host.timers.now()
-        if not self._unreachable and now - self._told >= TELL_EVERY:
+        if ours and now - self._told >= TELL_EVERY:
+            self._told = now
+            self._host.events.warn("connecting_impossible", client=self._stats.client, endpoint=self._show(), cause=why)
+        elif not ours and not self._unreachable and now - self._told >= TELL_EVERY:
             self._unreachable, self._told = True, now
             self._host.events.warn("endpoint_unreachable", client=self._stats.client, endpoint=self._show(), cause=why)
         if not self._pace.connecting and not self._serving():
@@ -294,7 +302,7 @@ class Pool:
 
     def _unreachable_failure(self) -> Failure:
         text = f"Unable to establish connection to {self._show()}.\n{self._why}"
-        return Failure(Kind.CONNECT, text, Blame.UPSTREAM, retryable=True)
+        return Failure(Kind.CONNECT, text, self._blame, retryable=True)
 
     # -- sessions -------------------------------------------------------------------------------------------
 

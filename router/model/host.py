@@ -29,13 +29,16 @@ class Host:
         self.events = Events()
         self.on_crash: Callable[[Exception], None] = self._tell_crash
         self.timers = Timers(now, self.crashed)
-        self.lag = LoopLag(self.timers)
+        self.lag = LoopLag(self.timers, self._tell_stall)
         self.wall_ns: Callable[[], int] = time.time_ns
 
     def crashed(self, error: Exception) -> None:
         """Report a bug that ended a strand or a callback; the others go on."""
         self.crashes += 1
         self.on_crash(error)
+
+    def _tell_stall(self, seconds: float) -> None:
+        self.events.warn("loop_stalled", for_ms=round(seconds * 1000))
 
     def _tell_crash(self, error: Exception) -> None:
         self.events.fail("exchange_crashed", error=error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from typing import Any
 
 import attrs
@@ -44,7 +45,7 @@ class Answers:
         }
         process = worker.metrics.scope("process")
         process.gauge("resident_bytes", _resident)
-        process.gauge("open_fds", lambda: float(len(os.listdir("/proc/self/fd"))))
+        process.gauge("open_fds", _open_fds)
         process.gauge("timers", worker.host.timers.pending)
         process.gauge("tasks", lambda: trio.lowlevel.current_statistics().tasks_living)
         process.total("crashes", lambda: worker.host.crashes)
@@ -141,6 +142,14 @@ def _endpoint(target: Any) -> dict[str, Any]:
 
 def _shown(prefix: Path, namer: Enumerating) -> list[str]:
     return [prefix.join(name).show() for name in namer.names()]
+
+
+def _open_fds() -> float:
+    """The limit, where none is left to look with."""
+    try:
+        return float(len(os.listdir("/proc/self/fd")))
+    except OSError:
+        return float(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _resident() -> float:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import trio
 
 from router.config.load import Loaded
+from router.config.tls import ServerTls
 from router.logs.setup import LogSettings
 from router.serve import announce
+from router.serve.door import ServeAdmin
 from router.serve.sockets import activated
 from router.serve.supervisor import ReloadError, Supervisor
 from router.serve.watch import Watch
@@ -29,10 +33,8 @@ async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSetting
     ``load`` reads the configuration again, ``watch`` sees when that is worth it. Raises OSError for a port that cannot be had,
     :class:`~router.serve.slot.StartError` for workers that do not start.
     """
-    from router.admin.app import serve
-    from router.admin.identifier import serve as serve_identifier
-
-    supervisor = Supervisor(load, logs, activated(os.environ), serve, serve_identifier)
+    serve, identify = _when_asked("router.admin.app"), _when_asked("router.admin.identifier")
+    supervisor = Supervisor(load, logs, activated(os.environ), serve, identify)
     events = supervisor.events
     announce.problems(events, loaded)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
@@ -46,6 +48,18 @@ async def supervise(loaded: Loaded, load: Callable[[], Loaded], logs: LogSetting
             nursery.cancel_scope.cancel()
     events.emit("stopped", shown="", drained=drained)
     return drained
+
+
+def _when_asked(module: str) -> ServeAdmin:
+    """``serve`` of a module that is imported when the first client comes: HTTP server and framework are a fifth of the
+    supervisor's memory."""
+
+    async def serve(supervisor: Supervisor, sock: socket.socket, tls: ServerTls | None) -> None:
+        await trio.lowlevel.wait_readable(sock)
+        found = await trio.to_thread.run_sync(import_module, module)
+        await found.serve(supervisor, sock, tls)
+
+    return serve
 
 
 async def _until_stopped(signals: Any, supervisor: Supervisor, watch: Watch | None) -> None:

@@ -36,6 +36,7 @@ HANG = 10.0
 START_TIMEOUT = 60.0
 STEADY = 10.0  # seconds of life after which a death is taken for the first one
 FIRST_WAIT, LAST_WAIT = 0.1, 10.0
+CANNOT_FORK = 126  # as shells have it: there is a command, and it cannot be run
 
 
 class StartError(Exception):
@@ -92,7 +93,12 @@ class Slot:
         deaths = 0
         while not self._given_up.is_set():
             began = trio.current_time()
-            code = await self._live(task_status)
+            try:
+                code = await self._live(task_status)
+            except OSError as error:  # no descriptors, no memory: whoever else runs must not end for that
+                self._refused = f"no process can be started: {error.strerror}"
+                self._events.fail("worker_not_started", worker=self.number, pid=0, cause=self._refused)
+                code = CANNOT_FORK
             if self._given_up.is_set():
                 self._events.emit("worker_stopped", worker=self.number, pid=self.pid, cause=_cause(code))
                 return
@@ -107,7 +113,12 @@ class Slot:
     async def _live(self, status: Any) -> int:
         """One process, from its start to its end; returns its exit code."""
         ours, theirs = socket.socketpair()
-        said, stderr = os.pipe()
+        try:
+            said, stderr = os.pipe()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         relay = Relay(said, self.plan.logs.form == JSON, lambda: {"worker": self.number, "pid": self.pid})
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         fds = [sock.fileno() for sock in self.plan.sockets.values()]
@@ -128,6 +139,7 @@ class Slot:
             )
         except BaseException:
             relay.close()
+            stream.socket.close()
             raise
         finally:
             theirs.close()

@@ -128,3 +128,19 @@ def test_wrong_keys(keys: str, told: str) -> None:
     assert loaded.config is None
     assert told in loaded.render()
     assert all(problem.line >= 3 for problem in loaded.problems)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+async def test_a_full_disk_loses_lines_and_no_calls(start: Any, listen: Any, nursery: trio.Nursery) -> None:
+    listener, port = await listen()
+    nursery.start_soon(serve_http, listener, [OK, OK])
+    async with start(yaml(port, Path("/dev/full"), sample=1)) as worker:
+        assert await get(worker) == 200
+        with trio.fail_after(5):
+            while not worker.host.events.counts["access_log_trouble"]:
+                assert await get(worker, ("l5d-dtab", "/svc => /$/fail")) == 502
+                await trio.sleep(0.05)
+        assert await get(worker) == 200
+        told = next(event.fields for event in worker.host.events.recent if event.name == "access_log_trouble")
+        assert (told["file"], told["cause"]) == ("/dev/full", "No space left on device")
+        assert worker.metrics.flat()["rt/test/access_log/dropped"] >= told["dropped"] >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from router.model.backoff import constant, equal_jitter
 from router.model.body import FixedSource
 from router.model.exchange import Exchange
 from router.model.expiry import SessionLimits
-from router.model.failure import Failure, Kind
+from router.model.failure import Blame, Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.stale import StaleConnection
@@ -235,6 +236,22 @@ async def test_waiters_of_an_endpoint_that_serves_wait_while_its_connects_fail(r
     assert calls[0].done
     made.connect.sessions[0].finish()
     assert [call.failure for call in calls] == [None, None]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL])
+async def test_what_we_lack_ourselves_is_not_the_endpoints_fault(rig: Any, autojump_clock: Any, number: int) -> None:
+    made = rig()
+    call = made.call()
+    await settle()
+    made.connect.end(OSError(number, "as told"))
+    await settle()
+    assert (call.failure.kind, call.failure.blame) == (Kind.CONNECT, Blame.ROUTER)
+    assert [event.name for event in made.host.events.recent] == ["connecting_impossible"]
+    call = made.call()
+    await settle()
+    made.connect.end(REFUSED)
+    await settle()
+    assert call.failure.blame is Blame.UPSTREAM
 
 
 async def test_connect_timeout(rig: Any, autojump_clock: Any) -> None:

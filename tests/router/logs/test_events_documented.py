@@ -44,5 +44,5 @@ def test_each_event_is_in_the_table_and_the_table_has_no_others() -> None:
 
 
 def test_each_has_a_logger_whose_level_can_be_set() -> None:
-    first_words = {name.partition("_")[0] for name in emitted()} - {"start", "stopped", "stopping", "process", "loop"}
+    first_words = {name.partition("_")[0] for name in emitted()} - {"start", "stopped", "stopping", "process"}
     assert {f"waypost.{word}" for word in first_words} <= set(LOGGERS)

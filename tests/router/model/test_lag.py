@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.model.lag import EVERY, GRAIN, LoopLag
+from router.model.lag import EVERY, GRAIN, STALL, LoopLag
 from router.model.metrics import Metrics
 from tests.support.fakes import FakeHost
 
@@ -39,3 +39,13 @@ def test_a_stall_is_known_while_nobody_has_measured_it_yet() -> None:
     assert lag.overdue(host.time) < 0
     lag.stop()
     assert host.timers.pending() == 0
+
+
+def test_a_stall_is_told() -> None:
+    host = FakeHost()
+    told: list[float] = []
+    lag = LoopLag(host.timers, told.append)
+    lag.start(Metrics())
+    for late in (STALL - 0.01, STALL + 0.01):
+        host.pass_time(EVERY + GRAIN + late)
+    assert told == pytest.approx([STALL + 0.01])

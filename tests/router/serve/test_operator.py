@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,57 @@ def test_a_changed_file_is_used_and_a_broken_one_told_of(config: Path) -> None:
         mended.rename(config)
         assert router.until("reloaded")["fields"]["by"] == "new dtabs"
         assert router.admin("/admin/metrics.json?q=supervisor/last_reload_failed") == 0
+
+
+def serve(backend: socket.socket) -> None:
+    """Answer every request, each on a connection of its own, until the socket is closed."""
+    while True:
+        try:
+            with backend.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        except OSError:
+            return
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes are Linux's")
+def test_without_descriptors_it_waits_says_so_and_goes_on(config: Path) -> None:
+    backend = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, args=(backend,))
+    thread.start()
+    config.write_text(config.read_text().replace("127.0.0.1/1\n", f"127.0.0.1/{backend.getsockname()[1]}\n"))
+    try:
+        with running(config) as router, ExitStack() as clients:
+            assert b" 200 " in call(router)
+            (worker,) = router.workers
+            limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+            used = max(int(fd) for fd in os.listdir(f"/proc/{worker}/fd")) + 1
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+
+            def connect() -> socket.socket:
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", router.ports[0]), timeout=10))
+                client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+                return client
+
+            first, *others = [connect() for _ in range(5)]
+            paused = router.until("listener_paused")
+            assert paused["fields"]["cause"] == "Too many open files"
+            impossible = router.until("connecting_impossible")
+            assert impossible["fields"]["cause"] == "Too many open files"
+            assert b" 502 " in first.makefile("rb").readline()
+            pauses, deadline = f"rt/web/server/127.0.0.1/{router.ports[0]}/accept_pauses", time.monotonic() + 10
+            while (seen := router.admin("/admin/metrics.json"))[pauses] < 1:  # they are asked for once a second
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert seen["process/open_fds"] >= used
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+            answers = [waited.makefile("rb").readline() for waited in others]  # some had a descriptor, and its endpoint none
+            assert b" 200 " in answers[-1]
+            assert b" 200 " in call(router)
+            assert router.stop() == 0
+            assert [line["event"] for line in router.lines].count("listener_paused") == 1
+            assert not {"endpoint_ejected", "exchange_crashed", "worker_exited"} & {line["event"] for line in router.lines}
+    finally:
+        backend.shutdown(socket.SHUT_RDWR)
+        backend.close()
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -166,6 +167,26 @@ async def test_a_worker_that_is_starved_is_not() -> None:
         assert (await rig.get())[0] == 502
         assert rig.pids == [starved]
         assert not rig.supervisor.events.counts["worker_hangs"]
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: Any) -> None:
+    pipe, failures = os.pipe, 2
+
+    def fails() -> tuple[int, int]:
+        nonlocal failures
+        failures -= 1
+        if failures < 0:
+            return pipe()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with running(TEXT) as rig:
+        before = len(os.listdir("/proc/self/fd"))
+        monkeypatch.setattr(slot_module.os, "pipe", fails)
+        os.kill(rig.pids[0], signal.SIGKILL)
+        assert (await rig.get())[0] == 502
+        told = [event.fields["cause"] for event in rig.supervisor.events.recent if event.name == "worker_not_started"]
+        assert told == ["no process can be started: Too many open files"] * 2
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_no_counter_falls_while_a_worker_is_late(monkeypatch: Any) -> None:
