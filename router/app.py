@@ -33,7 +33,7 @@ from router.filters.shedding import Shedding
 from router.identifiers.first_of import first_of
 from router.interpreters.default import Interpreter, InterpreterContext
 from router.model.failure import Failure, Kind
-from router.model.host import Host
+from router.model.host import Host, loop_clock
 from router.model.metrics import Metrics
 from router.model.verdict import Classifier
 from router.namers.inet import InetResolver
@@ -120,7 +120,7 @@ async def running(
     poller: Poller | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host = Host(nursery, trio.lowlevel.current_clock().current_time)
+            host = Host(nursery, loop_clock())
             poller = Poller(host.crashed)
             metrics = Metrics()
             worker = Worker(host, poller, metrics, Credentials(host, metrics.scope("tls")), workers)
@@ -198,7 +198,7 @@ class _Assembly:
         interpreter = Interpreter(context)
         if base.interpreter is not None:
             interpreter = base.interpreter.plugin.make(base.interpreter.config, context)
-        settings = RouterSettings(
+        made = RouterSettings(
             label=router.label,
             identify=self._identifier(),
             interpreter=interpreter,
@@ -207,11 +207,12 @@ class _Assembly:
             client=self._client,
             metrics=self.metrics,
             binding_timeout=base.binding_timeout_ms / 1000,
+            max_timeout=settings.seconds(base.max_timeout_ms),
             paths=base.binding_cache.paths,
             idle_ttl=base.binding_cache.idle_ttl_secs,
             tracing=self._tracing,
         )
-        core = RouterCore(self.worker.host, settings)
+        core = RouterCore(self.worker.host, made)
         core.start()
         self.worker.routers[router.label] = core
         self.worker.interpreters[router.label] = interpreter
@@ -333,7 +334,7 @@ class _Assembly:
 
     def _deadlines(self) -> DeadlineConfig:
         base = self.router.base
-        return DeadlineConfig(settings.seconds(base.max_timeout_ms), base.timeout_status)
+        return DeadlineConfig(base.timeout_status)
 
     # -- listeners ------------------------------------------------------------------------------------------
 

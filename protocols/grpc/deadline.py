@@ -7,12 +7,11 @@ from typing import Any
 
 from protocols.grpc.timeout import parse_timeout, show_timeout
 from router.model.exchange import Exchange, deadline_failure
-from router.model.failure import CANCEL, Blame, Failure
-from router.model.service import Service
+from router.model.headers import RequestHead
+from router.model.service import Conducting, Service
 from router.model.stack import Module
 
 NAME = b"grpc-timeout"
-_SLACK = 0.002  # seconds that an endpoint's clock may be ahead of ours
 
 
 def deadline_in(params: Any, next_service: Service) -> Service:
@@ -20,7 +19,7 @@ def deadline_in(params: Any, next_service: Service) -> Service:
 
     malformed = params.metrics.scope("deadline").counter("malformed")
 
-    async def grpc_deadline_service(exchange: Exchange) -> None:
+    def grpc_deadline_service(exchange: Exchange) -> Conducting:
         head = exchange.request
         if head.grpc:
             value = head.get(NAME)
@@ -32,7 +31,7 @@ def deadline_in(params: Any, next_service: Service) -> Service:
                     raise deadline_failure("client", 0.0)
                 else:
                     exchange.tighten(exchange.received_at + seconds, "client")
-        await next_service(exchange)
+        return next_service(exchange)
 
     return grpc_deadline_service
 
@@ -40,24 +39,32 @@ def deadline_in(params: Any, next_service: Service) -> Service:
 def deadline_out(params: Any, next_service: Service) -> Service:
     """Tell the endpoint how much is left."""
 
-    async def grpc_deadline_out_service(exchange: Exchange) -> None:
+    def grpc_deadline_out_service(exchange: Exchange) -> Conducting:
         deadline = exchange.deadline
-        if deadline != inf and exchange.request.grpc:
+        if deadline != inf:
             head = exchange.request
-            fields = [field for field in head.fields if field[0] != NAME]
-            fields.append((NAME, show_timeout(deadline - exchange.now())))
-            exchange.request = head.with_fields(tuple(fields))
-            exchange.request.shared = False
-        try:
-            await next_service(exchange)
-        except Failure as failure:
-            if failure.code == CANCEL and failure.blame is Blame.UPSTREAM and exchange.now() >= deadline - _SLACK:
-                # The endpoint's clock rang before ours (it was given less than there is, and our timers are no finer
-                # than a tick): cancelling is how servers say so, and the client must not take it for its own doing.
-                raise deadline_failure(exchange.deadline_cause, deadline - exchange.received_at) from failure
-            raise
+            left = deadline - exchange.host.timers.now()
+            cached = head.forwarded
+            if cached is not None and cached[0] == int(left * 1000) >= 1000:
+                exchange.request = cached[1]
+            elif head.grpc:
+                exchange.request = _told(head, left)
+        return next_service(exchange)
 
     return grpc_deadline_out_service
+
+
+def _told(head: RequestHead, left: float) -> RequestHead:
+    """The head with what is left. Of a router's own limit that is the same, in milliseconds, for many requests: the last head
+    is kept, by them."""
+    fields = [field for field in head.fields if field[0] != NAME]
+    fields.append((NAME, show_timeout(left)))
+    told = head.with_fields(tuple(fields))
+    if left < 1:
+        told.shared = False  # timeouts of less than a second are told more exactly
+    elif head.shared:
+        head.forwarded = (int(left * 1000), told)
+    return told
 
 
 IN = Module("grpc_deadline", deadline_in, why="the clock starts at the first header; everything below may look at it")

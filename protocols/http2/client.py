@@ -17,7 +17,7 @@ from protocols.http2.validation import Malformed, response_head, trailer_fields
 from protocols.wire.connection import Connection as Wire
 from protocols.wire.connection import WireProtocol
 from protocols.wire.dial import dial
-from router.model.exchange import Exchange
+from router.model.exchange import Exchange, deadline_failure
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import WEBSOCKET, Fields, RequestHead, ResponseHead
 from router.model.stale import lost_connection
@@ -25,6 +25,7 @@ from router.model.strand import Waiter
 from router.spi import ClientContext, Connect, Session
 
 # A client connection takes no new streams after this many ids; the pool opens another one in time.
+SLACK = 0.002  # seconds that an endpoint's clock may be ahead of ours
 LAST_ID = frames.MAX_STREAM_ID // 4 * 3
 
 
@@ -71,7 +72,15 @@ class ClientStream(Stream):
     def broken(self, failure: Failure) -> None:
         if self.sink is not None:
             failure.retryable = False  # whoever has sent a head has processed the request, whatever it says now
-        self.over.throw(failure)
+        self.over.throw(self._rang() or failure if failure.code == ErrorCodes.CANCEL else failure)
+
+    def _rang(self) -> Failure | None:
+        """An expiry, if the endpoint's clock rang before ours: it was given less than there is, and our timers are no finer
+        than a tick. Cancelling is how gRPC servers say so, and the client must not take it for its own doing."""
+        exchange = self.exchange
+        if not exchange.request.grpc or exchange.now() < exchange.deadline - SLACK:
+            return None
+        return deadline_failure(exchange.deadline_cause, exchange.deadline - exchange.received_at)
 
     def release(self) -> None:
         """The exchange is over: reset what is unfinished, break cycles."""
@@ -127,6 +136,7 @@ class Http2Session(Http2Connection):
         self.why = ""
         self.calmed: Callable[[], None] = _nothing  # the peer complained about PINGs
         wire.write(frames.PREFACE)
+        self._capacity = min(self.peer_streams, settings.streams)
         self.announce(extra={SettingCodes.ENABLE_PUSH: 0})
 
     @property
@@ -134,7 +144,7 @@ class Http2Session(Http2Connection):
         """How many more streams can be opened now."""
         if self.draining or self.closed or self.next_id > LAST_ID:
             return 0
-        return max(0, min(self.peer_streams, self.settings.streams) - len(self.streams))
+        return max(0, self._capacity - len(self.streams))
 
     @property
     def active(self) -> int:
@@ -223,6 +233,7 @@ class Http2Session(Http2Connection):
         stream.finish(trailers)
 
     def on_settings(self) -> None:
+        self._capacity = min(self.peer_streams, self.settings.streams)
         self.greeted()
         self._freed()
 

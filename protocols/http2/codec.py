@@ -31,6 +31,7 @@ from protocols.http2.tables import (
     COOKIE_NAMES,
     DEFAULT_TABLE,
     ENTRY_OVERHEAD,
+    FLEETING_NAMES,
     SECRET_NAMES,
     SHORT_COOKIE,
     STATIC,
@@ -412,7 +413,11 @@ class Encoder:
             if start is None:
                 return _never(name, value)
         # A name without an index (the literal begins with 0) earns one for its first pair.
-        if self._room(name, value) and (self._repeats or self._sights.again(hash(field if start[0] else name))):
+        if (
+            self._room(name, value)
+            and not (start[0] and name in FLEETING_NAMES)
+            and (self._repeats or self._sights.again(hash(field if start[0] else name)))
+        ):
             return self._index(name, value)
         size = len(value)
         return start + _LENGTHS[size] + value if size < 127 else start + _plain(value)

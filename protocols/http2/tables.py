@@ -20,6 +20,8 @@ STATIC_SIZE = len(STATIC) - 1
 SECRET_NAMES = frozenset((b"authorization", b"proxy-authorization"))
 COOKIE_NAMES = frozenset((b"cookie", b"set-cookie"))
 SHORT_COOKIE = 20
+# Whose values change from moment to moment: the name earns an index, the pairs would only fill the table.
+FLEETING_NAMES = frozenset((b"grpc-timeout", b"l5d-ctx-deadline"))
 
 good_name = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 good_value = re.compile(rb"(?:[^\x00\r\n\t ](?:[^\x00\r\n]*[^\x00\r\n\t ])?)?").fullmatch

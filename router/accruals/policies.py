@@ -58,7 +58,8 @@ class Rate:
 
     def success(self) -> None:
         """One more success."""
-        self._add(1.0)
+        self._mean = 1.0 + (self._mean - 1.0) * self._weight  # it begins with 1
+        self._seen += 1
 
     def failure(self) -> bool:
         """Whether enough is known, and it is too bad."""

@@ -128,7 +128,7 @@ class Balancer:
         target.load += 1
         breaker = target.breaker
         epoch = 0 if breaker is None else breaker.epoch if breaker.state is ALIVE else breaker.begins()
-        started = 0.0 if self._ended is None and exchange.attempts is None else exchange.now()
+        started = 0.0 if self._ended is None and exchange.attempts is None else exchange.host.timers.now()
         try:
             await target.service(exchange)
         except Failure as failure:
@@ -144,7 +144,7 @@ class Balancer:
                 exchange.attempts.append(_attempt(exchange, target, started))
             if self._ended is not None:
                 until = exchange.responded_at or exchange.now()
-                self._ended(target, until - started, _went_well(exchange))
+                self._ended(target, until - started, exchange.judged is SUCCESS or _went_well(exchange))
 
     def _pick_another(self, tried: tuple[Any, ...]) -> Target | None:
         """Avoid endpoints that failed this request already, as long as there is another one."""
@@ -262,7 +262,7 @@ def _attempt(exchange: Exchange, target: EndpointTarget, began: float) -> Attemp
 
 def _went_well(exchange: Exchange) -> bool | None:
     """Whether the endpoint did what it could; None where it was not given the time (see :data:`router.spi.Ended`)."""
-    if exchange.verdict is SUCCESS:
+    if (exchange.judged or exchange.verdict) is SUCCESS:
         return True
     failure = exchange.failure
     if failure is None or (failure.blame is Blame.UPSTREAM and not failure.rejected):

@@ -119,7 +119,7 @@ class Breaker:
         """An exchange is over."""
         if epoch != self.epoch:
             return
-        if exchange.verdict is SUCCESS:
+        if (exchange.judged or exchange.verdict) is SUCCESS:
             if self.state is ALIVE:
                 self._policy.success()
             else:

@@ -42,7 +42,7 @@ from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
-from router.model.service import Service
+from router.model.service import Conducting, Service
 from router.model.stack import Module, Stack
 from router.model.strand import Waiter
 from router.model.verdict import Classifier
@@ -97,6 +97,7 @@ class RouterSettings:
     client: Callable[[Path], ClientSettings]
     metrics: Metrics
     binding_timeout: float = 10.0
+    max_timeout: float | None = None
     paths: int = 1000
     idle_ttl: float = 600.0
     tracing: Tracing | None = None
@@ -207,6 +208,7 @@ class RouterCore:
             metrics,
             configured.classify or settings.classify,
             configured.total_timeout,
+            settings.max_timeout,
             configured.retries,
             budget,
             configured.hedge,
@@ -269,14 +271,18 @@ class RouterCore:
     def _pick_service(self, entry: Entry) -> Service:
         binding = entry.binding
 
-        async def pick_service(exchange: Exchange) -> None:
-            pick = binding.current
-            if pick is None:
-                pick = await self._wait(exchange, entry)
+        async def picked_late(exchange: Exchange) -> None:
+            await picked(exchange, await self._wait(exchange, entry))
+
+        def picked(exchange: Exchange, pick: Callable[[], Service | None]) -> Conducting:
             service = pick()
             if service is None:
                 raise Failure(Kind.UNBOUND, self._unbound_text(exchange), Blame.ROUTER)
-            await service(exchange)
+            return service(exchange)
+
+        def pick_service(exchange: Exchange) -> Conducting:
+            pick = binding.current
+            return picked_late(exchange) if pick is None else picked(exchange, pick)
 
         return pick_service
 
@@ -428,9 +434,9 @@ def _walk(tree: NameTree[Bound], visit: Callable[[Bound], None]) -> None:
 
 
 def _noting(bound: Bound, service: Service) -> Service:
-    async def bound_service(exchange: Exchange) -> None:
+    def bound_service(exchange: Exchange) -> Conducting:
         exchange.bound = bound
-        await service(exchange)
+        return service(exchange)
 
     return bound_service
 

@@ -58,6 +58,7 @@ class PathParams:
     metrics: Metrics
     classify: Classifier
     total_timeout: float | None
+    most: float | None
     retries: RetryPolicy
     budget: Budget
     hedge: HedgePolicy | None
@@ -194,8 +195,8 @@ PATH = Stack(
         ),
         _module(
             "total_timeout",
-            lambda params, nxt: total_timeout(params.total_timeout, nxt),
-            "spans all attempts",
+            lambda params, nxt: total_timeout(params.total_timeout, params.most, nxt),
+            "spans all attempts, and the wait for a binding",
             above="retries",
         ),
         _module(

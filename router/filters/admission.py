@@ -34,7 +34,7 @@ from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.service import Service
 from router.model.strand import Waiter
-from router.model.timers import Timer
+from router.model.timers import Bucket, take
 
 SHARES = (1.0, 1.0, 0.9, 0.8)  # of the limit, for each class, where nobody can wait
 BUSY = 0.1  # seconds of a moving queue that are enough to know its pace
@@ -45,15 +45,20 @@ DOUBT = 0.9  # of an estimate that has refused one behind whom nobody waits to p
 class _Place(Waiter[float]):
     """One who waits; woken with the time at which its turn came."""
 
-    __slots__ = ("deadline", "granted", "queued", "rank", "since", "timer")
+    __slots__ = ("bucket", "deadline", "gate", "granted", "queued", "rank", "since")
 
-    def __init__(self, rank: int, deadline: float, since: float) -> None:
+    def __init__(self, gate: Gate, rank: int, deadline: float, since: float) -> None:
         super().__init__()
+        self.gate = gate
         self.rank = rank
         self.deadline = deadline
         self.since = since
-        self.timer: Timer | None = None
+        self.bucket: Bucket | None = None  # of the timer wheel
         self.granted = self.queued = False
+
+    def expire(self) -> None:
+        """What is left is not enough."""
+        self.gate.give_up(self)
 
 
 class Gate:
@@ -87,7 +92,7 @@ class Gate:
         self._floor = self._shares[-1]
         self.room = 0 if self.waiting else self._floor
         if self.waiting:
-            self._dispatch()
+            self.hand_on()
 
     # -- coming and going -----------------------------------------------------------------------------------
 
@@ -102,16 +107,11 @@ class Gate:
             return await place
         except BaseException:
             if place.granted:
-                self.leave()
+                self.running -= 1
+                self.hand_on()
             elif place.queued:
                 self._remove(place)
             raise
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self.running -= 1
-        if self.waiting:
-            self._dispatch()
 
     def learn(self, exchange: Exchange, since: float) -> None:
         """An exchange that waited until ``since`` is over: how long did the response take?"""
@@ -144,7 +144,7 @@ class Gate:
         return place
 
     def _add(self, rank: int, deadline: float, now: float) -> _Place:
-        place = _Place(rank, deadline, now)
+        place = _Place(self, rank, deadline, now)
         if not self.waiting:
             self._pace = now
         self.waiting += 1
@@ -152,14 +152,14 @@ class Gate:
         self._queues[rank][id(place)] = place
         place.queued = True
         if deadline != inf:
-            place.timer = self._host.timers.at(deadline - self._typical, self._give_up, place)
+            place.bucket = self._host.timers.put(deadline - self._typical, place)
         return place
 
     def _remove(self, place: _Place) -> None:
         del self._queues[place.rank][id(place)]
         place.queued = False
-        if place.timer is not None:
-            place.timer.cancel()
+        if place.bucket is not None:
+            take(place.bucket, place)
         self.waiting -= 1
         if not self.waiting:
             self.room = self._floor
@@ -175,12 +175,13 @@ class Gate:
         """Whose turn it is."""
         return next(iter(next(filter(None, self._queues)).values()))
 
-    def _give_up(self, place: _Place) -> None:
+    def give_up(self, place: _Place) -> None:
+        """Let ``place`` wait no longer."""
         self._remove(place)
         place.throw(self._hopeless(place.rank))
 
-    def _dispatch(self) -> None:
-        """Hand free places on. Called again from within, by a strand that ended at once, it leaves that to the loop."""
+    def hand_on(self) -> None:
+        """Give free places to those who wait. Called from within by a strand that ended at once, it leaves that to the loop."""
         if self._dispatching:
             return
         self._dispatching = True
@@ -239,6 +240,8 @@ def admission(gate: Gate | None, next_service: Service) -> Service:
         finally:
             if since:
                 places.learn(exchange, since)
-            places.leave()
+            places.running -= 1
+            if places.waiting:
+                places.hand_on()
 
     return admission_service

@@ -18,6 +18,7 @@ import attrs
 
 SLICES = 10
 DEPOSIT = 1000
+EXACT = 1e-6  # of a deposit: less is rounding
 LEAST_SHARE = 1e-6  # less is none
 
 
@@ -55,6 +56,10 @@ class Budget:
             self._turn()
         self._slices[self._at] += self._deposit
         self._sum += self._deposit
+
+    def allows(self) -> bool:
+        """Whether there is a retry left, as of the last deposit."""
+        return self._sum + self._reserve + EXACT >= self._withdrawal
 
     def withdraw(self) -> bool:
         """Take one retry; False when there is none left."""

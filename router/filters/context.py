@@ -11,7 +11,7 @@ from router.dtab_headers import CTX_DTAB, USER_DTAB, read_linkerd
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import CONNECT, Fields, RequestHead
-from router.model.service import Service
+from router.model.service import Conducting, Service
 
 MAX_BYTES = 8192
 CACHED = 256
@@ -21,11 +21,11 @@ def dtab_context(next_service: Service) -> Service:
     """Set ``exchange.local_dtab`` from the request's headers; None where there are none."""
     cache: dict[Fields, Dtab] = {}
 
-    async def dtab_context_service(exchange: Exchange) -> None:
+    def dtab_context_service(exchange: Exchange) -> Conducting:
         head = exchange.request
         if (head.get(USER_DTAB) is not None or head.get(CTX_DTAB) is not None) and head.tunnel != CONNECT:
             exchange.local_dtab = local_dtab(head, cache) or None
-        await next_service(exchange)
+        return next_service(exchange)
 
     return dtab_context_service
 

@@ -3,8 +3,9 @@
 Theory of operation
 
 1. Every limit of the whole exchange tightens one deadline (:meth:`Exchange.tighten`), so that the strictest wins: the client's
-   (``l5d-ctx-deadline``; gRPC's own header is read by :mod:`protocols.grpc.deadline`), the logical name's (``route``), the
-   router's. Each counts from the first byte of the request's head; the cause of the one that won goes with the failure.
+   (``l5d-ctx-deadline``; gRPC's own header is read by :mod:`protocols.grpc.deadline`), the logical name's (``route``) and the
+   router's (both by :mod:`router.filters.timeout`). Each counts from the first byte of the request's head; the cause of the
+   one that won goes with the failure.
 2. ``l5d-ctx-deadline`` is ``<timestamp> <deadline>`` in nanoseconds of the epoch. Of several the earliest deadline holds. What
    cannot be read is ignored and counted.
 3. Absolute times presume clocks that agree. A deadline that had passed when its request came is believed, and the request
@@ -25,7 +26,7 @@ from router.filters.budget import Budget, BudgetConfig
 from router.model.exchange import Exchange, deadline_failure
 from router.model.failure import Failure, Kind
 from router.model.metrics import Counter, Metrics
-from router.model.service import Service
+from router.model.service import Conducting, Service
 
 CTX_DEADLINE = b"l5d-ctx-deadline"
 TELL_EVERY = 10.0  # seconds between two events about the same cause
@@ -35,24 +36,20 @@ _read = re.compile(rb"([0-9]{1,19}) ([0-9]{1,19})").fullmatch
 
 @attrs.frozen
 class DeadlineConfig:
-    """``limit``: seconds for every request of the router, or None. ``status``: what HTTP clients get when time is out; 503
+    """``status``: what HTTP clients get when time is out; 503
     is Linkerd's, and resets the streams of HTTP/2, as Linkerd does; 504 is answered as a status on both."""
 
-    limit: float | None = None
     status: int = 503
 
 
 def deadline_in(config: DeadlineConfig, metrics: Metrics, next_service: Service) -> Service:
-    """Tighten by the client's header and the router's limit; count and tell which deadlines were missed."""
-    limit = config.limit
+    """Tighten by the client's header; count and tell which deadlines were missed."""
     shared = _Deadlines(config, metrics)
 
     async def deadline_service(exchange: Exchange) -> None:
         try:
             if exchange.request.get(CTX_DEADLINE) is not None:
                 shared.read(exchange)
-            if limit is not None:
-                exchange.tighten(exchange.received_at + limit, "router")
             await next_service(exchange)
         except Failure as failure:
             if failure.kind is Kind.DEADLINE:
@@ -122,18 +119,19 @@ def _forget(exchange: Exchange) -> None:
 def deadline_out(next_service: Service) -> Service:
     """Begin nothing that has no time left, and tell the endpoint how much there is."""
 
-    async def deadline_out_service(exchange: Exchange) -> None:
+    def deadline_out_service(exchange: Exchange) -> Conducting:
         if exchange.deadline != inf:
-            wall = exchange.host.wall_ns()
-            left = exchange.deadline - exchange.now()
+            left = exchange.deadline - exchange.host.timers.now()
             if left <= 0:
                 raise deadline_failure(exchange.deadline_cause, exchange.deadline - exchange.received_at)
             head = exchange.request
             if not head.grpc or head.get(CTX_DEADLINE) is not None:
+                wall = exchange.host.wall_ns()
+                left = exchange.deadline - exchange.now()  # behind the time of day: what passes between them is not given away
                 fields = [field for field in head.fields if field[0] != CTX_DEADLINE]
                 fields.append((CTX_DEADLINE, b"%d %d" % (wall, wall + int(left * 1e6) * 1000)))
                 exchange.request = head.with_fields(tuple(fields))
                 exchange.request.shared = False
-        await next_service(exchange)
+        return next_service(exchange)
 
     return deadline_out_service

@@ -11,7 +11,7 @@ from router.dtab_headers import write_linkerd
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Field, Fields, RequestHead, ResponseHead
-from router.model.service import Service
+from router.model.service import Conducting, Service
 
 HOP_BY_HOP = frozenset(
     (
@@ -78,12 +78,12 @@ def _via(before: list[bytes], version: tuple[int, int]) -> bytes:
 def call_depth(limit: int, next_service: Service) -> Service:
     """Refuse a request that came through more than ``limit`` hops."""
 
-    async def call_depth_service(exchange: Exchange) -> None:
+    def call_depth_service(exchange: Exchange) -> Conducting:
         if exchange.request.get(b"via") is not None:
             hops = sum(value.count(b",") + 1 for value in exchange.request.get_all(b"via"))
             if hops > limit:
                 raise Failure(Kind.LOOP, _LOOP.format(limit), Blame.CLIENT)
-        await next_service(exchange)
+        return next_service(exchange)
 
     return call_depth_service
 
@@ -107,9 +107,9 @@ def response_headers(next_service: Service) -> Service:
             head.forwarded = (edit, sent)
         return sent
 
-    async def response_headers_service(exchange: Exchange) -> None:
+    def response_headers_service(exchange: Exchange) -> Conducting:
         exchange.edit(edit)
-        await next_service(exchange)
+        return next_service(exchange)
 
     return response_headers_service
 
@@ -125,11 +125,11 @@ def forward_client_cert(wanted: bool, next_service: Service) -> Service:
     if not wanted:
         return next_service
 
-    async def forward_client_cert_service(exchange: Exchange) -> None:
+    def forward_client_cert_service(exchange: Exchange) -> Conducting:
         certificate = exchange.reply.client_certificate
         if certificate is not None:
             exchange.request = _with_certificate(exchange.request, certificate)
-        await next_service(exchange)
+        return next_service(exchange)
 
     return forward_client_cert_service
 
@@ -149,8 +149,8 @@ def _with_certificate(head: RequestHead, certificate: bytes) -> RequestHead:
 def context_out(plan: Plan, next_service: Service) -> Service:
     """Send the request on under ``plan``."""
 
-    async def context_out_service(exchange: Exchange) -> None:
+    def context_out_service(exchange: Exchange) -> Conducting:
         exchange.request = plan.apply(exchange.request)
-        await next_service(exchange)
+        return next_service(exchange)
 
     return context_out_service

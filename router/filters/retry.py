@@ -28,10 +28,10 @@ import attrs
 
 from router.filters.attempts import numbered
 from router.filters.budget import Budget
-from router.filters.hold import Held, Limits
+from router.filters.hold import Held, Holding
 from router.filters.pushback import asked_wait
 from router.model.backoff import Backoff
-from router.model.body import Sink
+from router.model.body import Sink, Source
 from router.model.exchange import Exchange
 from router.model.failure import Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
@@ -113,7 +113,10 @@ def retry(policy: RetryPolicy, budget: Budget, classify: Classifier, metrics: Me
             await next_service(exchange)
         except Failure as error:
             failure = error
-        if failure is not None or exchange.held is not None:
+        held = exchange.held
+        if failure is None and held is not None and (exchange.judged or exchange.verdict) is SUCCESS:
+            held.release()
+        elif failure is not None or held is not None:
             try:
                 failure = await shared.decide(exchange, failure, request, kept, next_service)
             finally:
@@ -121,8 +124,8 @@ def retry(policy: RetryPolicy, budget: Budget, classify: Classifier, metrics: Me
         observe(exchange.retries)
         if failure is not None:
             raise failure
-        if exchange.deadline != inf:
-            shared.learn(exchange)
+        if exchange.deadline != inf and exchange.judged is SUCCESS:  # how long that takes is worth knowing
+            shared.typical += (exchange.responded_at - exchange.received_at - shared.typical) * _LEARN
 
     return retry_service
 
@@ -133,7 +136,7 @@ class _Retries:
     def __init__(self, policy: RetryPolicy, budget: Budget, classify: Classifier, metrics: Metrics) -> None:
         self._policy = policy
         self._budget = budget
-        self._classify = classify
+        self._holds = classify.holds
         scope = metrics.scope("retries")
         scope.gauge("budget", lambda: budget.balance)
         self.per_request = scope.stat("per_request")
@@ -141,9 +144,9 @@ class _Retries:
         self._limited, self._no_time = scope.counter("request_limit"), scope.counter("deadline")
         self._malformed = scope.counter("malformed")
         self._pushed, self._too_long = scope.counter("pushback"), scope.counter("request_stream_too_long")
-        too_long, too_late = scope.counter("response_stream_too_long"), scope.counter("classification_timeout")
-        self._limits = Limits(policy.response_bytes, policy.patience, too_long, too_late)
-        self._typical = 0.0  # seconds to a good response
+        self._counters = scope.counter("response_stream_too_long"), scope.counter("classification_timeout")
+        self._holding: Holding | None = None
+        self.typical = 0.0  # seconds to a good response
 
     async def decide(
         self, exchange: Exchange, failure: Failure | None, request: RequestHead, edits: int, next_service: Service
@@ -155,11 +158,13 @@ class _Retries:
                 exchange.failure = failure
             wait = self.wait(exchange, waits)
             if wait is None:
-                self._budget.revoke(exchange.received_at)
+                if failure is not None or exchange.verdict is not SUCCESS:
+                    self._budget.revoke(exchange.received_at)
                 if failure is None:
                     exchange.held.release()
                 return failure
             self.drop(exchange)
+            exchange.stop_waiting()
             if wait > 0:
                 await _sleep(exchange, wait)
             exchange.retries += 1
@@ -173,13 +178,17 @@ class _Retries:
 
     def gate(self, exchange: Exchange, head: ResponseHead, end: bool) -> Sink:
         """See :data:`router.model.exchange.Gate`."""
-        if self._classify.holds(exchange, head, end):
-            refused = self._why_not(exchange)
+        body = exchange.body
+        if self._holds(exchange, head, end):
+            refused = self._why_not(exchange, body)
             if refused is None:
-                exchange.held = held = Held(exchange, head, end, self._limits)
+                holding = self._holding
+                if holding is None:  # the first exchange brings the clock
+                    timers, policy = exchange.host.timers, self._policy
+                    holding = self._holding = Holding(timers, policy.response_bytes, policy.patience, *self._counters)
+                exchange.held = held = Held(exchange, head, end, holding)
                 return held
             refused.value += 1
-        body = exchange.body
         if body is not None:
             body.replay = None
         return exchange.reply.start(head, end)
@@ -188,7 +197,7 @@ class _Retries:
         """How long to wait before another attempt, in seconds; None where there must not be one."""
         if exchange.reply.started or exchange.verdict is not RETRYABLE:
             return None
-        refused = self._why_not(exchange)
+        refused = self._why_not(exchange, exchange.body)
         if refused is not None:
             refused.value += 1
             return None
@@ -197,31 +206,28 @@ class _Retries:
         if wait < 0:
             self._pushed.value += 1
             return None
-        if exchange.now() + wait + self._typical >= exchange.deadline:
+        if exchange.now() + wait + self.typical >= exchange.deadline:
             self._no_time.value += 1
             return None
-        self._budget.withdraw()
+        if not self._budget.withdraw():
+            self._exhausted.value += 1
+            return None
         self._total.value += 1
         return wait
 
-    def _why_not(self, exchange: Exchange) -> Counter | None:
+    def _why_not(self, exchange: Exchange, body: Source | None) -> Counter | None:
         """What counts the reason why there can be no further attempt."""
-        if not _replayable(exchange):
+        if body is not None and (body.replay is None or body.replay.spoiled):
             return self._too_long
         if exchange.retries >= self._policy.max_retries:
             return self._limited
-        return self._exhausted if self._budget.balance < 1 else None
+        return None if self._budget.allows() else self._exhausted
 
     def drop(self, exchange: Exchange) -> None:
         """What is held is worth nothing."""
         held, exchange.held = exchange.held, None
         if held is not None:
             held.drop()
-
-    def learn(self, exchange: Exchange) -> None:
-        """How long a good response takes, where deadlines make that worth knowing."""
-        if exchange.verdict is SUCCESS:
-            self._typical += (exchange.responded_at - exchange.received_at - self._typical) * _LEARN
 
 
 def _replayable(exchange: Exchange) -> bool:

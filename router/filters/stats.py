@@ -9,7 +9,7 @@ from __future__ import annotations
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure
 from router.model.metrics import Counter, Metrics
-from router.model.service import Service
+from router.model.service import Conducting, Service
 from router.model.verdict import SUCCESS, Classifier
 
 
@@ -36,7 +36,7 @@ def stats(metrics: Metrics, next_service: Service) -> Service:
             pending.value -= 1
             requests.value += 1
             observe((now() - started) * 1000.0)
-            if exchange.verdict is SUCCESS:
+            if (exchange.judged or exchange.verdict) is SUCCESS:
                 success.value += 1
             elif failure is not None and failure.blame is Blame.CLIENT:
                 cancelled.value += 1
@@ -52,9 +52,9 @@ def stats(metrics: Metrics, next_service: Service) -> Service:
 def classified(classify: Classifier, next_service: Service) -> Service:
     """Have the exchange judged by ``classify`` from here on."""
 
-    async def classified_service(exchange: Exchange) -> None:
+    def classified_service(exchange: Exchange) -> Conducting:
         exchange.classify = classify
-        await next_service(exchange)
+        return next_service(exchange)
 
     return classified_service
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from router.model.exchange import Exchange
 from router.model.headers import Field, Fields, ResponseHead
-from router.model.service import Service
+from router.model.service import Conducting, Service
 from router.model.verdict import SUCCESS
 
 NAME = b"l5d-success-class"
@@ -21,9 +21,9 @@ BAD: Field = (NAME, b"0.0")
 def success_class(next_service: Service) -> Service:
     """Mark responses."""
 
-    async def success_class_service(exchange: Exchange) -> None:
+    def success_class_service(exchange: Exchange) -> Conducting:
         exchange.marks = _MARKS
-        await next_service(exchange)
+        return next_service(exchange)
 
     return success_class_service
 
@@ -51,7 +51,7 @@ class _Marks:
         """Mark the trailers of a gRPC stream."""
         if not exchange.request.grpc or not trailers:
             return trailers
-        return _with(trailers, GOOD if exchange.verdict is SUCCESS else BAD)
+        return _with(trailers, GOOD if (exchange.judged or exchange.verdict) is SUCCESS else BAD)
 
 
 def _with(fields: Fields, field: Field) -> Fields:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import inf
 
 from router.model.exchange import Exchange, deadline_failure
-from router.model.service import Service
+from router.model.service import Conducting, Service
+from router.model.timers import Lane
 
 
-def total_timeout(seconds: float | None, next_service: Service) -> Service:
-    """End the exchange ``seconds`` after the first byte of its head, retries included. None: no limit, no layer."""
-    if seconds is None:
+def total_timeout(seconds: float | None, most: float | None, next_service: Service) -> Service:
+    """End the exchange ``seconds`` after the first byte of its head, retries included. ``most``: what the router allows at all;
+    nothing waits before a name's own limit is known, so one clock serves both. None: no limit, no layer."""
+    if seconds is None and most is None:
         return next_service
-    limit = seconds
+    route, router = inf if seconds is None else seconds, inf if most is None else most
+    limit, cause = (route, "route") if route < router else (router, "router")
 
-    async def total_timeout_service(exchange: Exchange) -> None:
-        exchange.tighten(exchange.received_at + limit, "route")
-        await next_service(exchange)
+    def total_timeout_service(exchange: Exchange) -> Conducting:
+        exchange.tighten(exchange.received_at + limit, cause)
+        return next_service(exchange)
 
     return total_timeout_service
 
@@ -26,16 +29,17 @@ def attempt_timeout(seconds: float | None, next_service: Service) -> Service:
     if seconds is None:
         return next_service
     limit = seconds
+    lane: Lane[Exchange] | None = None
 
     def expire(exchange: Exchange) -> None:
         if exchange.response is None and exchange.strand is not None:
             exchange.strand.cancel(deadline_failure("attempt", limit))
 
-    async def attempt_timeout_service(exchange: Exchange) -> None:
-        timer: Any = exchange.host.timers.after(limit, expire, exchange)
-        try:
-            await next_service(exchange)
-        finally:
-            timer.cancel()
+    def attempt_timeout_service(exchange: Exchange) -> Conducting:
+        nonlocal lane
+        if lane is None:  # the first exchange brings the clock
+            lane = Lane(exchange.host.timers, limit, expire)
+        exchange.await_head(lane)
+        return next_service(exchange)
 
     return attempt_timeout_service

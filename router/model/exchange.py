@@ -31,7 +31,7 @@ from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
 from router.model.strand import Strand
-from router.model.timers import Timer
+from router.model.timers import Bucket, Lane, take
 from router.model.trace import Trace
 from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 
@@ -145,16 +145,16 @@ class Exchange:
     ``endpoint`` are filled in on the way: the names that the request was given, for logs, headers and metrics.
     ``retries``: policy retries so far; ``tried``: the endpoints of the attempts before this one. ``classify`` is the
     classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
-    through yet. ``sent_at``: when the attempt began, or got its connection if it had to wait for one; kept only where ``heard``
-    is set. ``attempts``: a list where those are to be kept. ``trace``: where
-    it belongs to a trace. ``note`` is free room for filters, by role.
+    through yet. ``judged``: the verdict, once somebody has asked for it. ``sent_at``: when the attempt began, or got its
+    connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those are to be kept.
+    ``trace``: where it belongs to a trace. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
-        "_timer", "_verdict", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline", "deadline_cause",
-        "edits", "endpoint", "failure", "gate", "heard", "held", "host", "local_dtab", "marks", "note", "path", "received_at",
-        "reply",
-        "request", "responded_at", "response", "retries", "sent_at", "strand", "trace", "trailers", "tried",
+        "_bucket", "_lane", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline",
+        "deadline_cause", "edits", "endpoint", "failure", "gate", "heard", "held", "host", "judged", "local_dtab",
+        "marks", "note", "path", "received_at", "reply", "request", "responded_at", "response", "retries", "sent_at",
+        "strand", "trace", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -167,7 +167,8 @@ class Exchange:
         self.responded_at = self.sent_at = 0.0
         self.deadline = inf
         self.deadline_cause = ""
-        self._timer: Timer | None = None
+        self._bucket: Bucket | None = None  # of the timer wheel
+        self._lane: dict[Exchange, float] | None = None  # of attempts that wait for their heads
         self.path: Any = None
         self.local_dtab: Any = None
         self.bound: Any = None
@@ -181,7 +182,7 @@ class Exchange:
         self.trace: Trace | None = None
         self.tried: tuple[Any, ...] = ()
         self.classify: Classifier = BY_COMPLETION
-        self._verdict: Verdict | None = None
+        self.judged: Verdict | None = None
         self.gate: Gate | None = None
         self.heard: Heard | None = None
         self.marks: Marks | None = None
@@ -211,6 +212,10 @@ class Exchange:
         if self.marks is not None:
             self.response = head = self.marks.head(self, head, end)
         self.responded_at = self.host.timers.now()
+        lane = self._lane
+        if lane is not None:
+            self._lane = None
+            lane.pop(self, None)
         heard = self.heard
         if heard is not None:
             heard(self)
@@ -220,9 +225,9 @@ class Exchange:
     def open(self, head: ResponseHead) -> Sink:
         """The tunnel that was asked for is open, says ``head``. Returns where its bytes go. Deadlines are for answers: from now
         on there is none."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        bucket, self._bucket = self._bucket, None
+        if bucket is not None:
+            take(bucket, self)
         self.deadline, self.deadline_cause = inf, ""
         return self.respond(head, False)
 
@@ -242,11 +247,11 @@ class Exchange:
 
     @property
     def verdict(self) -> Verdict:
-        """What the classifier says of the exchange or attempt, which must be over; asked once."""
-        verdict = self._verdict
-        if verdict is None:
-            verdict = self._verdict = self.classify(self)
-        return verdict
+        """What the classifier says of the exchange or attempt, which must be over; asked once (``judged``)."""
+        judged = self.judged
+        if judged is None:
+            judged = self.judged = self.classify(self)
+        return judged
 
     def renew(self, request: RequestHead, edits: int) -> None:
         """Begin another attempt with ``request``: nothing was sent to the client. The first ``edits`` edits are kept."""
@@ -275,7 +280,7 @@ class Exchange:
 
     def forget(self) -> None:
         """What the attempt so far came to is not the exchange's outcome any more."""
-        self.response = self.failure = self._verdict = None
+        self.response = self.failure = self.judged = None
         self.trailers = ()
         self.complete = False
         self.responded_at = 0.0
@@ -284,7 +289,7 @@ class Exchange:
         """The twin's outcome is this exchange's."""
         self.response, self.trailers, self.complete = twin.response, twin.trailers, twin.complete
         self.responded_at, self.endpoint, self.bound = twin.responded_at, twin.endpoint, twin.bound
-        self.failure, self.held, self._verdict = twin.failure, twin.held, None
+        self.failure, self.held, self.judged = twin.failure, twin.held, None
 
     # -- time -----------------------------------------------------------------------------------------------
 
@@ -294,19 +299,36 @@ class Exchange:
             return
         self.deadline = deadline
         self.deadline_cause = cause
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.host.timers.at(deadline, self._expire)
+        bucket = self._bucket
+        if bucket is not None:
+            take(bucket, self)
+        self._bucket = self.host.timers.put(deadline, self)
 
-    def _expire(self, _: Any) -> None:
+    def await_head(self, lane: Lane[Exchange]) -> None:
+        """Wait in ``lane`` until the response's head comes, or :meth:`stop_waiting`: the attempt is over."""
+        if self._lane is not None:
+            self.stop_waiting()
+        lane.add(self)
+        self._lane = lane.waiting
+
+    def stop_waiting(self) -> None:
+        """There is no attempt any more that waits for its head."""
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.pop(self, None)
+
+    def expire(self) -> None:
+        """The deadline has come."""
         if self.strand is not None:
             self.strand.cancel(deadline_failure(self.deadline_cause, self.deadline - self.received_at))
 
     def close(self) -> None:
         """Drop timers and break reference cycles; called once, by the shell that made the exchange."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        bucket, self._bucket = self._bucket, None
+        if bucket is not None:
+            take(bucket, self)
+        if self._lane is not None:
+            self.stop_waiting()
         if self.body is not None:
             self.body.unjoin()
         self.strand = self.gate = None

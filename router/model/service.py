@@ -1,15 +1,19 @@
 """The two function types of the router.
 
-A *service* conducts an exchange: it returns when both directions are over, or raises a ``Failure``.
+A *service* conducts an exchange: its coroutine returns when both directions are over, or raises a ``Failure``.
 A *filter* makes a service from the next one, once, when a target is bound::
 
-    def attempt_timeout(seconds):
+    def total_timeout(seconds):
         def filter_(next_service):
-            async def attempt_timeout_service(exchange):
-                exchange.tighten(exchange.now() + seconds, "attempt")
-                await next_service(exchange)
-            return attempt_timeout_service
+            def total_timeout_service(exchange):
+                exchange.tighten(exchange.received_at + seconds, "route")
+                return next_service(exchange)
+            return total_timeout_service
         return filter_
+
+A filter that has nothing to do after the next service is a plain function that returns the next one's coroutine, as above: it
+costs a call, whereas a coroutine of its own is paid again with every resumption of the strand. Such a service may raise when it
+is called, so that whoever calls one awaits it in the same expression.
 """
 
 from __future__ import annotations
@@ -19,5 +23,6 @@ from typing import Any, TypeAlias
 
 from router.model.exchange import Exchange
 
-Service: TypeAlias = Callable[[Exchange], Coroutine[Any, Any, None]]
+Conducting: TypeAlias = Coroutine[Any, Any, None]
+Service: TypeAlias = Callable[[Exchange], Conducting]
 Filter: TypeAlias = Callable[[Service], Service]

@@ -2,15 +2,20 @@
 
 Theory of operation
 
-1. Time is cut into ticks of ``TICK`` seconds; a bucket holds the timers of one tick, and a heap the ticks that have
-   a bucket. Adding and cancelling cost a dict operation each, however many timers there are.
-2. A timer never fires early and at most one tick plus the loop's own lag late.
-3. One trio task (:meth:`Timers.run`) sleeps until the first bucket that is not empty. Buckets emptied by cancelling
+1. Time is cut into ticks of ``TICK`` seconds; a bucket holds what is due in one tick, and a heap the ticks that have
+   a bucket. Adding and cancelling cost a dict operation each, however many there are. Exchanges are put into the wheel
+   themselves (:meth:`Timers.put`); what has no ``expire`` of its own gets a :class:`Timer`.
+2. Nothing fires early, and nothing more than one tick plus the loop's own lag late.
+3. A :class:`Lane` is for waits that all take the same time: they end in the order in which they began, so that an ordered dict
+   and one timer for its head are enough. It is for what happens with every exchange and is nearly always taken back.
+4. A :class:`Sweep` is for what is nearly always over when its time comes, and need not be taken back: it looks at all that was
+   added in some time at once.
+5. One trio task (:meth:`Timers.run`) sleeps until the first bucket that is not empty. Buckets emptied by cancelling
    are dropped when they come to the top, so that a worker with many short exchanges under long deadlines wakes
    up a few times a second and not once per exchange.
-4. Callbacks run synchronously in that task. One that raises is reported to ``crashed`` and does not disturb the others.
+6. Callbacks run synchronously in that task. One that raises is reported to ``crashed`` and does not disturb the others.
 
-Bound: one timer per exchange and attempt, hence bounded by the concurrency limits.
+Bound: a few entries per exchange and attempt, hence bounded by the concurrency limits.
 """
 
 from __future__ import annotations
@@ -18,11 +23,29 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
 TICK = 0.001
+T = TypeVar("T")
+
+
+class Timed(Protocol):
+    """What can be put into the wheel."""
+
+    def expire(self) -> None:
+        """Its time has come."""
+
+
+Bucket: TypeAlias = "dict[Timed, None]"
+
+
+def take(bucket: Bucket, timed: Timed) -> None:
+    """Take ``timed`` out. A dict that is emptied piece by piece keeps its memory; a bucket's time may be far off."""
+    bucket.pop(timed, None)
+    if not bucket:
+        bucket.clear()
 
 
 class Timer:
@@ -30,41 +53,59 @@ class Timer:
 
     __slots__ = ("_bucket", "arg", "callback", "when")
 
-    def __init__(self, when: float, callback: Callable[[Any], None], arg: Any, bucket: dict[int, Timer]) -> None:
+    def __init__(self, when: float, callback: Callable[[Any], None], arg: Any) -> None:
         self.when = when
         self.callback = callback
         self.arg = arg
-        self._bucket = bucket
+        self._bucket: Bucket
 
     def cancel(self) -> None:
         """Forget the callback; harmless when it has run already."""
-        self._bucket.pop(id(self), None)
+        take(self._bucket, self)
+
+    def expire(self) -> None:
+        """Call back."""
+        self.callback(self.arg)
 
 
 class Timers:
-    """The wheel. ``now()`` is the worker's clock in seconds, trio's clock while a trio loop runs."""
+    """The wheel. ``now()`` is the worker's clock in seconds; it goes at the speed of the trio loop's."""
 
-    __slots__ = ("_buckets", "_heap", "_scope", "crashed", "now")
+    __slots__ = ("_buckets", "_heap", "_offset", "_scope", "_wake", "crashed", "now")
 
     def __init__(self, now: Callable[[], float], crashed: Callable[[Exception], None]) -> None:
         self.now = now
         self.crashed = crashed
-        self._buckets: dict[int, dict[int, Timer]] = {}
+        self._buckets: dict[int, Bucket] = {}
         self._heap: list[int] = []
         self._scope: trio.CancelScope | None = None
+        self._wake: float = inf  # the tick in which the loop is going to look next
+        self._offset = 0.0  # what the trio loop's clock is ahead of ours
 
-    def at(self, when: float, callback: Callable[[Any], None], arg: Any = None) -> Timer:
-        """Call ``callback(arg)`` once the clock has reached ``when``."""
+    def put(self, when: float, timed: Timed) -> Bucket:
+        """Have ``timed.expire()`` called once the clock has reached ``when``, unless it is taken (:func:`take`) from
+        the returned bucket."""
         tick = int(when / TICK) + 1
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = {}
-            heapq.heappush(self._heap, tick)
-            scope = self._scope
-            if scope is not None and tick * TICK < scope.deadline:
-                scope.deadline = tick * TICK
-        timer = Timer(when, callback, arg, bucket)
-        bucket[id(timer)] = timer
+            bucket = self._new_bucket(tick)
+        bucket[timed] = None
+        return bucket
+
+    def _new_bucket(self, tick: int) -> Bucket:
+        bucket: Bucket = {}
+        self._buckets[tick] = bucket
+        heapq.heappush(self._heap, tick)
+        if tick < self._wake:
+            self._wake = tick
+            if self._scope is not None:
+                self._scope.deadline = tick * TICK + self._offset
+        return bucket
+
+    def at(self, when: float, callback: Callable[[Any], None], arg: Any = None) -> Timer:
+        """Call ``callback(arg)`` once the clock has reached ``when``."""
+        timer = Timer(when, callback, arg)
+        timer._bucket = self.put(when, timer)
         return timer
 
     def after(self, seconds: float, callback: Callable[[Any], None], arg: Any = None) -> Timer:
@@ -72,38 +113,113 @@ class Timers:
         return self.at(self.now() + seconds, callback, arg)
 
     def pending(self) -> int:
-        """How many timers are set."""
-        return sum(len(bucket) for bucket in self._buckets.values())
+        """How many wait for their time; lanes count for those in them, sweeps look at what may be over already."""
+        timed = [one for bucket in self._buckets.values() for one in bucket if not isinstance(one, Sweep)]
+        return sum(len(one.waiting) if isinstance(one, Lane) else 1 for one in timed)
 
     def expire(self) -> None:
         """Run what is due. Called by :meth:`run`; tests with a clock of their own call it themselves."""
         now = self.now()
         heap = self._heap
-        while heap and heap[0] * TICK <= now:  # the same product as in _next, or rounding would make it wait for ever
+        while heap and heap[0] * TICK <= now:  # the same product as in run, or rounding would make it wait for ever
             bucket = self._buckets.pop(heapq.heappop(heap))
             while bucket:
-                self._fire(bucket.pop(next(iter(bucket))))
+                timed = next(iter(bucket))
+                del bucket[timed]
+                self._fire(timed)
 
-    def _fire(self, timer: Timer) -> None:
+    def _fire(self, timed: Timed) -> None:
         try:
-            timer.callback(timer.arg)
+            timed.expire()
         except Exception as error:  # noqa: BLE001 - one callback's bug must not stop the wheel
             self.crashed(error)
 
     def _next(self) -> float:
+        """The first tick with something in it."""
         heap = self._heap
         while heap:
             tick = heap[0]
             if self._buckets[tick]:
-                return tick * TICK
+                return tick
             del self._buckets[heapq.heappop(heap)]
         return inf
 
     async def run(self) -> None:
         """Serve the wheel until cancelled."""
+        self._offset = trio.current_time() - self.now()
         while True:
-            with trio.CancelScope(deadline=self._next()) as scope:
+            self._wake = self._next()
+            with trio.CancelScope(deadline=self._wake * TICK + self._offset) as scope:
                 self._scope = scope
                 await trio.sleep_forever()
             self._scope = None
             self.expire()
+
+
+class Lane(Generic[T]):
+    """Waits of ``seconds`` each. ``waiting``: who waits, and until when; whoever is popped from it waits no more.
+
+    ``expired`` is called with each whose time has come.
+    """
+
+    __slots__ = ("_expired", "_running", "_seconds", "_timers", "waiting")
+
+    def __init__(self, timers: Timers, seconds: float, expired: Callable[[T], None]) -> None:
+        self._timers = timers
+        self._seconds = seconds
+        self._expired = expired
+        self._running = False
+        self.waiting: dict[T, float] = {}
+
+    def add(self, who: T) -> None:
+        """Let ``who``, who does not wait yet, wait from now on."""
+        due = self._timers.now() + self._seconds
+        self.waiting[who] = due
+        if not self._running:
+            self._running = True
+            self._timers.put(due, self)
+
+    def expire(self) -> None:
+        """The time of the first has come, or would have."""
+        now, waiting = self._timers.now(), self.waiting
+        while waiting:
+            who = next(iter(waiting))
+            if waiting[who] > now:
+                self._timers.put(waiting[who], self)
+                return
+            del waiting[who]
+            self._tell(who)
+        self._running = False
+
+    def _tell(self, who: T) -> None:
+        try:
+            self._expired(who)
+        except Exception as error:  # noqa: BLE001 - one callback's bug must not stop the others
+            self._timers.crashed(error)
+
+
+class Sweep(Generic[T]):
+    """``look`` is called with each that was added, once, between ``seconds`` and twice as long afterwards."""
+
+    __slots__ = ("_earlier", "_look", "_newer", "_seconds", "_timers")
+
+    def __init__(self, timers: Timers, seconds: float, look: Callable[[T], None]) -> None:
+        self._timers = timers
+        self._seconds = seconds
+        self._look = look
+        self._newer: list[T] = []
+        self._earlier: list[T] = []
+
+    def add(self, who: T) -> None:
+        """Have ``who`` looked at."""
+        if not self._newer and not self._earlier:
+            self._timers.put(self._timers.now() + self._seconds, self)
+        self._newer.append(who)
+
+    def expire(self) -> None:
+        """Look at those that were there the last time."""
+        due, self._earlier, self._newer = self._earlier, self._newer, []
+        if self._earlier:
+            self._timers.put(self._timers.now() + self._seconds, self)
+        for who in due:
+            self._look(who)

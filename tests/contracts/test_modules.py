@@ -40,6 +40,7 @@ PARAMS = SimpleNamespace(
     classify=BY_COMPLETION,
     max_call_depth=10,
     total_timeout=1.0,
+    most=2.0,
     attempt_timeout=1.0,
     service=Path.of("svc", "web"),
     client=Path.of("$", "inet", "1"),
@@ -55,7 +56,7 @@ PARAMS = SimpleNamespace(
     forwarded=ForwardedConfig(),
     timestamp="x-request-start",
     grpc_web=GrpcWeb(allow_origins=("*",)),
-    deadline=DeadlineConfig(10.0),
+    deadline=DeadlineConfig(),
     gate=GATE,
     adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),
     tracing=tracing(Collected()),
@@ -78,7 +79,7 @@ def call(module: Module, inner: Any, host: FakeHost, *fields: tuple[bytes, bytes
 
 
 def nothing_left(host: FakeHost) -> bool:
-    return not any(host.timers._buckets.values())
+    return not host.timers.pending()
 
 
 @EACH

@@ -301,7 +301,7 @@ async def test_the_forwarded_deadline_shrinks_from_attempt_to_attempt(
 
     def handler(message: Any) -> Any:
         value = message.get(b"grpc-timeout")
-        assert value.endswith(b"u")
+        assert value.endswith(b"m")
         told.append(int(value[:-1]))
         return None if len(told) < 3 else (OK, b"m", [(b"grpc-status", b"0")])
 
@@ -310,7 +310,7 @@ async def test_the_forwarded_deadline_shrinks_from_attempt_to_attempt(
     service = "{responseClassifier: {kind: io.l5d.h2.grpc.retryableStatusCodes, retryableStatusCodes: [4]}}"
     async with start(yaml("grpc", tmp_path, service=service, client="{requestAttemptTimeoutMs: 30}")) as worker:
         assert (await call(worker, nursery, headers=[*GRPC, (b"grpc-timeout", b"4S")])).get(b"grpc-status") == b"0"
-        assert 4_000_000 >= told[0] >= told[1] + 30_000 >= told[2] + 60_000
+        assert 4_000 >= told[0] >= told[1] + 30 >= told[2] + 60
     nursery.cancel_scope.cancel()
 
 

@@ -195,8 +195,8 @@ async def test_the_forwarded_timeout_is_what_is_left(start: Any, listen: Any, nu
         done = await client.request("/a.B/C", "x", [*GRPC, (b"grpc-timeout", b"20S")], b"\0\0\0\0\0")
         assert done.get(b"grpc-status") == b"0"
         assert seen[0] is not None
-        assert 10_000_000 < int(seen[0][:-1]) < 20_000_000
-        assert seen[0].endswith(b"u")
+        assert seen[0].endswith(b"m")
+        assert 10_000 < int(seen[0][:-1]) < 20_000
         await client.stream.aclose()
 
 

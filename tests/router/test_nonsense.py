@@ -68,7 +68,7 @@ def router(answer: ResponseHead, trailers: Fields, clear: bool) -> Any:
     )  # fmt: skip
     service = CLIENT.make(client, endpoint)
     path = PathParams(
-        metrics.scope("path"), classify, 5.0, RetryPolicy(constant(0.0), max_retries=2), Budget(BudgetConfig(), now), None
+        metrics.scope("path"), classify, 5.0, None, RetryPolicy(constant(0.0), max_retries=2), Budget(BudgetConfig(), now), None
     )
     service = PATH.make(path, service)
     server = ServerParams(

@@ -283,6 +283,18 @@ def test_nothing_is_evicted_and_the_table_is_bounded() -> None:
     assert len(encoder._names) <= 61 + len(encoder._table)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_timeouts_do_not_fill_the_table(shared: bool) -> None:
+    encoder, decoder = Encoder(), hpack.Decoder()
+    sizes = []
+    for at in [*range(1000, 1200), 1100, 1100]:
+        fields = ((b":path", b"/s/M"), (b"grpc-timeout", b"%dm" % at))
+        block = encoder.encode(fields, shared=shared)
+        sizes.append(len(block))
+        assert tuple(decoder.decode(block, raw=True)) == fields
+    assert set(sizes[3:]) <= {8, 9}, "the name is indexed, the pairs are not"
+
+
 def test_a_shared_tuple_is_encoded_once_the_table_has_settled() -> None:
     encoder = Encoder()
     fields = ((b":path", b"/a"), (b"x-custom", b"1"))

@@ -11,6 +11,7 @@ import h2.events
 import h2.settings
 import hpack
 import pytest
+from h2.errors import ErrorCodes
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -33,7 +34,7 @@ from router.model.answers import render_h2
 from router.model.body import FixedSource
 from router.model.events import Events
 from router.model.exchange import Exchange
-from router.model.failure import Failure, Kind
+from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
@@ -505,6 +506,32 @@ def test_a_reset_is_a_failure_with_its_code() -> None:
     (failure,) = back.failures
     assert (failure.kind, failure.code, failure.retryable) == (Kind.RESET, 7, True)
     assert not exchange.complete
+
+
+GRPC_CALL = RequestHead(b"POST", b"http", b"a", b"/s/M", ((b"content-type", b"application/grpc"),))
+
+
+@pytest.mark.parametrize(
+    ("at", "code", "head", "kind"),
+    [
+        (1.0, ErrorCodes.CANCEL, GRPC_CALL, Kind.DEADLINE),
+        (0.9985, ErrorCodes.CANCEL, GRPC_CALL, Kind.DEADLINE),
+        (0.9, ErrorCodes.CANCEL, GRPC_CALL, Kind.RESET),
+        (1.0, ErrorCodes.REFUSED_STREAM, GRPC_CALL, Kind.RESET),
+        (1.0, ErrorCodes.CANCEL, None, Kind.RESET),
+    ],
+)
+def test_an_endpoint_that_saw_the_deadline_first_is_an_expiry(at: float, code: int, head: Any, kind: Kind) -> None:
+    back = Back()
+    exchange, _ = back.start(head=head)
+    exchange.tighten(1.0, "client")
+    back.talk()
+    back.host.time = at  # our own timer has not been looked at yet
+    back.server.reset_stream(1, code)
+    back.talk()
+    (failure,) = back.failures
+    assert failure.kind is kind
+    assert kind is Kind.RESET or (failure.blame, failure.answer.grpc) == (Blame.CLIENT, 4)
 
 
 def test_a_refusal_behind_a_head_is_no_proof() -> None:

@@ -100,7 +100,7 @@ CAUSES = [("client", 0.1, 0.2, 0.3), ("route", 0.3, 0.1, 0.2), ("router", 0.3, 0
 
 @pytest.mark.parametrize(("cause", "client", "route", "router"), CAUSES)
 def test_the_strictest_wins_and_says_so(cause: str, client: float, route: float, router: float) -> None:
-    world = World(total_timeout(route, waiting(Waiter())), DeadlineConfig(router))
+    world = World(total_timeout(route, router, waiting(Waiter())))
     made = world.call(*at(round(client * 1000)))
     world.host.pass_time(0.099)
     assert not made.done
@@ -113,7 +113,7 @@ def test_the_strictest_wins_and_says_so(cause: str, client: float, route: float,
 
 
 def test_the_clock_starts_with_the_head() -> None:
-    host, late = FakeHost(), total_timeout(1.0, answering())
+    host, late = FakeHost(), total_timeout(1.0, None, answering())
 
     async def after_a_while(exchange: Exchange) -> None:
         host.time += 0.4
@@ -140,7 +140,7 @@ def test_the_status_is_linkerds_or_504() -> None:
 
 
 def test_events_are_told_now_and_then() -> None:
-    world = World(waiting(Waiter()), DeadlineConfig(1.0))
+    world = World(total_timeout(None, 1.0, waiting(Waiter())))
     for _ in range(30):
         made = world.call()
         world.host.pass_time(1.002)
@@ -204,7 +204,7 @@ def test_a_tunnel_has_its_deadline_until_it_is_open() -> None:
             exchange.open(ResponseHead(101))
             await over
 
-        call = Call(host, total_timeout(1.0, tunnel))
+        call = Call(host, total_timeout(1.0, None, tunnel))
         if opened:
             host.pass_time(0.9)
             asked.wake(None)

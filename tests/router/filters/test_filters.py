@@ -65,14 +65,14 @@ def test_stats_measure_latency_and_pending() -> None:
 
 def test_total_timeout_ends_the_exchange_and_leaves_no_timer() -> None:
     host = FakeHost()
-    call = Call(host, total_timeout(1.0, waiting(Waiter())))
+    call = Call(host, total_timeout(1.0, None, waiting(Waiter())))
     host.pass_time(0.9)
     assert not call.done
     host.pass_time(0.2)
     assert call.failure is not None
     assert (call.failure.kind, call.failure.blame) == (Kind.DEADLINE, Blame.UPSTREAM)
     assert "route" in call.failure.why
-    Call(host, total_timeout(1.0, answering()))
+    Call(host, total_timeout(1.0, None, answering()))
     assert host.timers.pending() == 0
 
 
@@ -98,7 +98,7 @@ def test_attempt_timeout_is_over_with_the_response_head() -> None:
 
 def test_what_is_not_configured_is_no_layer() -> None:
     service = answering()
-    assert total_timeout(None, service) is service
+    assert total_timeout(None, None, service) is service
     assert attempt_timeout(None, service) is service
 
 

@@ -192,7 +192,7 @@ class Rig:
         return self.metrics.flat()[name]
 
     def quiet(self) -> bool:
-        return self.endpoints.running == 0 and not any(self.host.timers._buckets.values())
+        return self.endpoints.running == 0 and not self.host.timers.pending()
 
 
 UNAVAILABLE = grpc.DEFAULT.make(grpc.DEFAULT.config(), None)
@@ -250,6 +250,19 @@ def test_the_budget_bounds_what_is_sent_again() -> None:
     rig = Rig(Endpoints(fail(RESET)), budget=BudgetConfig(0, 0.0))
     assert rig.call().failure is RESET
     assert rig.flat("service/retries/budget_exhausted") == 1
+
+
+def test_a_good_answer_that_was_held_leaves_its_deposit() -> None:
+    rig = Rig(
+        Endpoints(*[answer(body=b"m", fields=GRPC, trailers=status(0))] * 2), budget=BudgetConfig(0, 0.5), classify=ANY_STATUS
+    )
+    for _ in range(2):
+        assert rig.call(fields=GRPC).reply.trailers == status(0)
+    assert rig.budget.balance == 1
+    rig = Rig(Endpoints(*[answer(fields=(*GRPC, *status(14)))] * 2), max_retries=1, classify=ANY_STATUS)
+    before = rig.budget.balance
+    assert rig.call(fields=GRPC).reply.head.fields == (*GRPC, *status(14))  # type: ignore[union-attr]
+    assert rig.budget.balance == before - 1
 
 
 @pytest.mark.parametrize("body", [b"", b"some bytes of a body"])
@@ -452,7 +465,8 @@ def test_a_stream_is_not_held_behind_its_first_message() -> None:
     assert not call.reply.started
     source.push(b"first", 5, False)
     assert source.credited == 5
-    rig.host.pass_time(0.004)
+    for _ in range(2):
+        rig.host.pass_time(0.0035)
     assert call.reply.body == b"first"
     source.push(b"second", 6, False)
     assert call.reply.body == b"firstsecond"
