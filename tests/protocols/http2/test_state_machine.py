@@ -170,11 +170,15 @@ class Talk(RuleBasedStateMachine):
     @precondition(lambda self: not self.wire.closed)
     @rule(window=st.sampled_from([0, 1, 500, 65535, 200_000]), table=st.sampled_from([0, 100, 4096]))
     def settings(self, window: int, table: int) -> None:
-        """Windows shrink while nothing is unpaid: below 0 h2 refuses even DATA without data, which needs no window (§6.9)."""
+        """Windows shrink as far as h2 allows, and while nothing is unpaid: below 0, where RFC 9113 lets them go, h2 refuses the
+        setting, and even DATA without data, which needs no window (§6.9)."""
         for _ in range(50):
             if self.unpaid and not self.wire.closed:
                 self.pay()
         if self.unpaid or self.wire.closed:
+            return
+        less = self.peer.local_settings.initial_window_size - window
+        if any(stream._inbound_window_manager.current_window_size < less for stream in self.peer.streams.values()):
             return
         values = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window, h2.settings.SettingCodes.HEADER_TABLE_SIZE: table}
         self.peer.update_settings(values)
