@@ -13,7 +13,7 @@ import attrs
 from dtab import Dtab, Path
 from router.filters.access_log import AccessLog, access_log, recent_requests
 from router.filters.adaptive import AdaptiveLimit, sampling
-from router.filters.admission import Gate, admission
+from router.filters.admission import Gate, admission, entrance
 from router.filters.budget import Budget
 from router.filters.clear_context import clear_context
 from router.filters.context import dtab_context
@@ -218,13 +218,13 @@ CLIENT = Stack(
     (
         _module(
             "client_limit",
-            lambda params, nxt: admission(params.gate, nxt),
+            lambda params, nxt: entrance(params.gate, nxt),
             "what never began says nothing about the client, and its requeues keep its place",
             above="client_stats requeues",
         ),
         _module(
             "client_stats",
-            lambda params, nxt: stats(params.metrics, nxt),
+            lambda params, nxt: stats(params.metrics, nxt, params.gate),
             "counts attempts",
             above="attempt_timeout requeues",
         ),

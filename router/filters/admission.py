@@ -32,7 +32,7 @@ from router.filters.shedding import Shedding
 from router.model.exchange import Exchange
 from router.model.host import Host
 from router.model.metrics import Metrics
-from router.model.service import Service
+from router.model.service import Conducting, Service
 from router.model.strand import Waiter
 from router.model.timers import Bucket, take
 
@@ -112,6 +112,12 @@ class Gate:
             elif place.queued:
                 self._remove(place)
             raise
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self.running -= 1
+        if self.waiting:
+            self.hand_on()
 
     def learn(self, exchange: Exchange, since: float) -> None:
         """An exchange that waited until ``since`` is over: how long did the response take?"""
@@ -240,8 +246,30 @@ def admission(gate: Gate | None, next_service: Service) -> Service:
         finally:
             if since:
                 places.learn(exchange, since)
-            places.running -= 1
-            if places.waiting:
-                places.hand_on()
+            places.leave()
 
     return admission_service
+
+
+def entrance(gate: Gate | None, next_service: Service) -> Service:
+    """Let exchanges pass through ``gate``; the next service gives their places back: one coroutine counts them and lets them
+    out. None: no limit, no layer."""
+    if gate is None:
+        return next_service
+    places = gate
+
+    def entrance_service(exchange: Exchange) -> Conducting:
+        if places.running >= places.room:
+            return waiting(exchange)
+        places.running += 1
+        return next_service(exchange)
+
+    async def waiting(exchange: Exchange) -> None:
+        since = await places.enter(exchange)
+        try:
+            await next_service(exchange)
+        finally:
+            if since:
+                places.learn(exchange, since)
+
+    return entrance_service

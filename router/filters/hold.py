@@ -54,7 +54,11 @@ class Held:
         self.waits = not end
         if exchange.request.grpc:
             if not end:
-                holding.same_read.add(self)
+                sweep = holding.same_read
+                if sweep.runs:
+                    sweep.newer.append(self)
+                else:
+                    sweep.add(self)
         elif not end:
             holding.patient.add(self)
 

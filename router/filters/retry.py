@@ -31,7 +31,7 @@ from router.filters.budget import Budget
 from router.filters.hold import Held, Holding
 from router.filters.pushback import asked_wait
 from router.model.backoff import Backoff
-from router.model.body import Sink, Source
+from router.model.body import Sink
 from router.model.exchange import Exchange
 from router.model.failure import Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
@@ -180,15 +180,17 @@ class _Retries:
         """See :data:`router.model.exchange.Gate`."""
         body = exchange.body
         if self._holds(exchange, head, end):
-            refused = self._why_not(exchange, body)
-            if refused is None:
+            may = (body is None or (body.replay is not None and not body.replay.spoiled)) and self._budget.allows()
+            if may and exchange.retries < self._policy.max_retries:
                 holding = self._holding
                 if holding is None:  # the first exchange brings the clock
                     timers, policy = exchange.host.timers, self._policy
                     holding = self._holding = Holding(timers, policy.response_bytes, policy.patience, *self._counters)
                 exchange.held = held = Held(exchange, head, end, holding)
                 return held
-            refused.value += 1
+            refused = self._why_not(exchange)
+            if refused is not None:
+                refused.value += 1
         if body is not None:
             body.replay = None
         return exchange.reply.start(head, end)
@@ -197,7 +199,7 @@ class _Retries:
         """How long to wait before another attempt, in seconds; None where there must not be one."""
         if exchange.reply.started or exchange.verdict is not RETRYABLE:
             return None
-        refused = self._why_not(exchange, exchange.body)
+        refused = self._why_not(exchange)
         if refused is not None:
             refused.value += 1
             return None
@@ -215,9 +217,9 @@ class _Retries:
         self._total.value += 1
         return wait
 
-    def _why_not(self, exchange: Exchange, body: Source | None) -> Counter | None:
+    def _why_not(self, exchange: Exchange) -> Counter | None:
         """What counts the reason why there can be no further attempt."""
-        if body is not None and (body.replay is None or body.replay.spoiled):
+        if not _replayable(exchange):
             return self._too_long
         if exchange.retries >= self._policy.max_retries:
             return self._limited

@@ -6,6 +6,7 @@ for exchanges that ended because of the client, which say nothing about who was 
 
 from __future__ import annotations
 
+from router.filters.admission import Gate
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure
 from router.model.metrics import Counter, Metrics
@@ -13,8 +14,9 @@ from router.model.service import Conducting, Service
 from router.model.verdict import SUCCESS, Classifier
 
 
-def stats(metrics: Metrics, next_service: Service) -> Service:
-    """Count what passes through, judged by the exchange's own classifier: that of its logical name, once it has one."""
+def stats(metrics: Metrics, next_service: Service, gate: Gate | None = None) -> Service:
+    """Count what passes through, judged by the exchange's own classifier: that of its logical name, once it has one. ``gate``:
+    what has entered by it gives its place back here (:func:`router.filters.admission.entrance`)."""
     requests, success = metrics.counter("requests"), metrics.counter("success")
     failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
     pending, observe = metrics.gauge("pending"), metrics.stat("request_latency_ms").add
@@ -33,6 +35,8 @@ def stats(metrics: Metrics, next_service: Service) -> Service:
                 exchange.failure = error
             raise
         finally:
+            if gate is not None:
+                gate.leave()
             pending.value -= 1
             requests.value += 1
             observe((now() - started) * 1000.0)

@@ -39,7 +39,10 @@ def attempt_timeout(seconds: float | None, next_service: Service) -> Service:
         nonlocal lane
         if lane is None:  # the first exchange brings the clock
             lane = Lane(exchange.host.timers, limit, expire)
-        exchange.await_head(lane)
+        if exchange.lane is not None:
+            exchange.stop_waiting()
+        lane.add(exchange)
+        exchange.lane = lane.waiting
         return next_service(exchange)
 
     return attempt_timeout_service

@@ -31,7 +31,7 @@ from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
 from router.model.strand import Strand
-from router.model.timers import Bucket, Lane, take
+from router.model.timers import Bucket, take
 from router.model.trace import Trace
 from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 
@@ -147,12 +147,13 @@ class Exchange:
     classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
     through yet. ``judged``: the verdict, once somebody has asked for it. ``sent_at``: when the attempt began, or got its
     connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those are to be kept.
+    ``lane``: where an attempt waits for its response's head, until that comes or :meth:`stop_waiting`.
     ``trace``: where it belongs to a trace. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
-        "_bucket", "_lane", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline",
-        "deadline_cause", "edits", "endpoint", "failure", "gate", "heard", "held", "host", "judged", "local_dtab",
+        "_bucket", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline",
+        "deadline_cause", "edits", "endpoint", "failure", "gate", "heard", "held", "host", "judged", "lane", "local_dtab",
         "marks", "note", "path", "received_at", "reply", "request", "responded_at", "response", "retries", "sent_at",
         "strand", "trace", "trailers", "tried",
     )  # fmt: skip
@@ -168,7 +169,7 @@ class Exchange:
         self.deadline = inf
         self.deadline_cause = ""
         self._bucket: Bucket | None = None  # of the timer wheel
-        self._lane: dict[Exchange, float] | None = None  # of attempts that wait for their heads
+        self.lane: dict[Exchange, float] | None = None
         self.path: Any = None
         self.local_dtab: Any = None
         self.bound: Any = None
@@ -212,9 +213,9 @@ class Exchange:
         if self.marks is not None:
             self.response = head = self.marks.head(self, head, end)
         self.responded_at = self.host.timers.now()
-        lane = self._lane
+        lane = self.lane
         if lane is not None:
-            self._lane = None
+            self.lane = None
             lane.pop(self, None)
         heard = self.heard
         if heard is not None:
@@ -304,16 +305,9 @@ class Exchange:
             take(bucket, self)
         self._bucket = self.host.timers.put(deadline, self)
 
-    def await_head(self, lane: Lane[Exchange]) -> None:
-        """Wait in ``lane`` until the response's head comes, or :meth:`stop_waiting`: the attempt is over."""
-        if self._lane is not None:
-            self.stop_waiting()
-        lane.add(self)
-        self._lane = lane.waiting
-
     def stop_waiting(self) -> None:
         """There is no attempt any more that waits for its head."""
-        lane, self._lane = self._lane, None
+        lane, self.lane = self.lane, None
         if lane is not None:
             lane.pop(self, None)
 
@@ -327,7 +321,7 @@ class Exchange:
         bucket, self._bucket = self._bucket, None
         if bucket is not None:
             take(bucket, self)
-        if self._lane is not None:
+        if self.lane is not None:
             self.stop_waiting()
         if self.body is not None:
             self.body.unjoin()

@@ -201,25 +201,28 @@ class Lane(Generic[T]):
 class Sweep(Generic[T]):
     """``look`` is called with each that was added, once, between ``seconds`` and twice as long afterwards."""
 
-    __slots__ = ("_earlier", "_look", "_newer", "_seconds", "_timers")
+    __slots__ = ("_earlier", "_look", "_seconds", "_timers", "newer", "runs")
 
     def __init__(self, timers: Timers, seconds: float, look: Callable[[T], None]) -> None:
         self._timers = timers
         self._seconds = seconds
         self._look = look
-        self._newer: list[T] = []
+        self.newer: list[T] = []
+        self.runs = False
         self._earlier: list[T] = []
 
     def add(self, who: T) -> None:
-        """Have ``who`` looked at."""
-        if not self._newer and not self._earlier:
+        """Have ``who`` looked at. Where that matters append to ``newer``, and call this only if nothing ``runs``."""
+        if not self.runs:
+            self.runs = True
             self._timers.put(self._timers.now() + self._seconds, self)
-        self._newer.append(who)
+        self.newer.append(who)
 
     def expire(self) -> None:
         """Look at those that were there the last time."""
-        due, self._earlier, self._newer = self._earlier, self._newer, []
-        if self._earlier:
+        due, self._earlier, self.newer = self._earlier, self.newer, []
+        self.runs = bool(self._earlier)
+        if self.runs:
             self._timers.put(self._timers.now() + self._seconds, self)
         for who in due:
             self._look(who)

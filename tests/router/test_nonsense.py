@@ -72,7 +72,7 @@ def router(answer: ResponseHead, trailers: Fields, clear: bool) -> Any:
     )
     service = PATH.make(path, service)
     server = ServerParams(
-        metrics, 1000, DeadlineConfig(10.0), None, clear_context=clear, forwarded=ForwardedConfig(), timestamp="x-stamp",
+        metrics, 1000, DeadlineConfig(), None, clear_context=clear, forwarded=ForwardedConfig(), timestamp="x-stamp",
         grpc_web=GrpcWeb(),
     )  # fmt: skip
     return host, server_stack((web.IN,), (deadline.IN,)).make(server, service)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.filters.admission import Gate, admission
+from router.filters.admission import Gate, admission, entrance
 from router.filters.priority import CLASSES, PRIORITY
 from router.filters.shedding import FIRST, LAST, QUIET, Shedding
+from router.filters.stats import stats
 from router.model.answers import grpc_trailers, nack
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
@@ -34,6 +35,8 @@ class Rig:
         self.most = 0
         self.begun: list[Any] = []
         self.service = admission(self.gate, self._inner)
+        if size:  # as clients have it
+            self.service = entrance(self.gate, stats(self.metrics.scope("client"), self._inner, self.gate))
 
     async def _inner(self, exchange: Exchange) -> None:
         waiter: Waiter[bool] = Waiter()
@@ -83,6 +86,7 @@ def test_without_a_limit_there_is_no_layer() -> None:
     async def service(exchange: Exchange) -> None: ...
 
     assert admission(None, service) is service
+    assert entrance(None, service) is service
 
 
 def test_a_limit_without_a_queue_refuses_at_once() -> None:
