@@ -35,13 +35,15 @@ class EndpointTarget:
     """One endpoint: its load (exchanges under way), its weight, its pool, its breaker, the balancer's own figures about it."""
 
     __slots__ = (
-        "_fresh", "available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "weight",
+        "_fresh", "available", "breaker", "endpoint", "full", "joined", "leaves", "load", "metric", "pool", "service", "shown",
+        "weight",
     )  # fmt: skip
 
     def __init__(
         self, endpoint: Endpoint, pool: Sessions, settings: BreakerSettings | None, fresh: Fresh | None = None
     ) -> None:
         self.endpoint = endpoint
+        self.shown = endpoint.show()
         self.pool = pool
         self.weight = self.full = endpoint.weight
         self.joined, self.leaves = -inf, inf
@@ -54,7 +56,7 @@ class EndpointTarget:
 
     def show(self) -> str:
         """The address, for events."""
-        return self.endpoint.show()
+        return self.shown
 
     def fresh(self) -> None:
         """The balancer's figures are out of date."""
@@ -254,10 +256,11 @@ class Balancer:
 
 def _attempt(exchange: Exchange, target: EndpointTarget, began: float) -> Attempt:
     """What came of an attempt, in the words of events."""
-    outcome = cause_of(exchange)
-    if exchange.complete and outcome == "grpc-status 0":
+    if exchange.complete and exchange.failure is None and exchange.grpc_status == b"0":
         outcome = "ok"
-    return Attempt(target.show(), outcome, began, exchange.responded_at, exchange.now())
+    else:
+        outcome = cause_of(exchange)
+    return Attempt(target.shown, outcome, began, exchange.responded_at, exchange.host.timers.now())
 
 
 def _went_well(exchange: Exchange) -> bool | None:

@@ -181,11 +181,14 @@ B3_MULTI = Form(
 W3C = Form("w3c", frozenset((TRACEPARENT,)), (), _read_w3c, _write_w3c)
 
 FORMS = (W3C, B3, B3_MULTI, L5D)
+_ALL = frozenset[bytes]().union(*[form.fields for form in FORMS])
 """In the order in which they are believed: what tracers of applications write before what applications only hand on."""
 
 
 def trace_id_of(head: Head) -> str | None:
     """The id of the trace that a request says it belongs to."""
+    if head.lacks(_ALL):
+        return None
     for form in FORMS:
         if not head.lacks(form.fields):
             try:
