@@ -15,8 +15,9 @@ from protocols.http1.core import DONE, Limits, RequestParser, ResponseParser
 from protocols.http1.rules import ProtocolFault
 from protocols.http2 import frames
 from protocols.http2.codec import Decoder, HeaderCodecError
-from protocols.http2.connection import Settings
-from protocols.http2.server import Http2Server, Http2ServerConnection
+from protocols.http2.server import Http2Server
+from protocols.http2.server_connection import Http2ServerConnection
+from protocols.http2.state import Settings
 from router.config.load import load_text
 from router.config.plugins import Registry
 from router.model.answers import render_h2

@@ -10,8 +10,9 @@ from h2.settings import SettingCodes
 
 from protocols.http2 import frames
 from protocols.http2.codec import Block
-from protocols.http2.connection import Http2Connection, Settings, measure
+from protocols.http2.connection import Http2Connection, measure
 from protocols.http2.frames import ConnectionFault
+from protocols.http2.state import Settings
 from protocols.http2.stream import Stream
 from protocols.http2.validation import Malformed, response_head, trailer_fields
 from protocols.wire.connection import Connection as Wire

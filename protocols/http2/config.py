@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 
 from protocols.http2 import frames
-from protocols.http2.connection import Settings
 from protocols.http2.limits import Http2Limits
+from protocols.http2.state import Settings
 
 
 def _between(low: int, high: int) -> Any:

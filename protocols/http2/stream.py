@@ -25,7 +25,7 @@ from router.model.failure import Failure
 from router.model.headers import Fields
 
 if TYPE_CHECKING:
-    from protocols.http2.connection import Http2Connection
+    from protocols.http2.state import ConnectionState
 
 # Up to this size header and payload are joined into one bytes object; above it copying costs more than another buffer.
 _JOIN = 4096
@@ -37,7 +37,7 @@ class Stream(Source):
     __slots__ = ("_end", "_queue", "_unacked", "conn", "expected", "granted", "id", "pumped", "recv_closed",
                  "recv_window", "send_closed", "send_window", "sent", "source")  # fmt: skip
 
-    def __init__(self, conn: Http2Connection, stream_id: int) -> None:
+    def __init__(self, conn: ConnectionState, stream_id: int) -> None:
         self.sink = None
         self.ended = False
         self.pushed = self.sent = 0

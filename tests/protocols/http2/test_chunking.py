@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.http2 import frames
-from protocols.http2.connection import Settings
 from protocols.http2.limits import Http2Limits
+from protocols.http2.state import Settings
 from router.model.exchange import Exchange
 from router.model.headers import ResponseHead
 from tests.protocols.http2.test_connection import HEAD, PREFACE, Front

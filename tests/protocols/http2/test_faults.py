@@ -11,9 +11,9 @@ from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFram
 
 from protocols.http2 import frames
 from protocols.http2.client import Http2Session
-from protocols.http2.connection import RESETS_KEPT, Settings
 from protocols.http2.limits import Http2Limits
-from protocols.http2.server import DRAIN_ROUND_TRIP
+from protocols.http2.server_connection import DRAIN_ROUND_TRIP
+from protocols.http2.state import RESETS_KEPT, Settings
 from protocols.http2.validation import Malformed, trailer_fields
 from router.model.body import FixedSource
 from router.model.exchange import Exchange

@@ -10,8 +10,8 @@ from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame
 
 from protocols.http2 import keepalive
 from protocols.http2.client import Http2Session
-from protocols.http2.connection import Settings
 from protocols.http2.keepalive import Heartbeat, KeepAlive, Times
+from protocols.http2.state import Settings
 from router.model.failure import Failure, Kind
 from router.model.metrics import Metrics
 from router.model.stale import StaleConnection

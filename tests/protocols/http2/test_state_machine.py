@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocols.http2.client import Http2Session
-from protocols.http2.connection import Settings
 from protocols.http2.limits import Http2Limits
-from protocols.http2.server import Http2Server, Http2ServerConnection
+from protocols.http2.server import Http2Server
+from protocols.http2.server_connection import Http2ServerConnection
+from protocols.http2.state import Settings
 from router.model.answers import render_h2
 from router.model.body import FixedSource, Source
 from router.model.events import Events
