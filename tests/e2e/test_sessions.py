@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
 
-from protocols.http1 import server as http1_server
+from protocols.http1 import server_watch
 from tests.support import h1, h2peer
 
 KINDS = ["http", "h2", "grpc"]
@@ -123,7 +123,7 @@ async def test_client_sessions_end(
 async def test_http_server_sessions_end(
     start: Any, listen: Callable[[], Any], nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(http1_server, "LAST_CALL", 0.02)
+    monkeypatch.setattr(server_watch, "LAST_CALL", 0.02)
     listener, port = await listen()
     nursery.start_soon(backend, "http", listener)
     async with (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from protocols.http1.core import Limits
-from protocols.http1.server import Http1Server, Http1ServerConnection
+from protocols.http1.server import Http1Server
+from protocols.http1.server_connection import Http1ServerConnection
 from router.model.abuse import AbuseLimits
 from router.model.answers import render_http
 from router.model.body import Source

@@ -8,7 +8,9 @@ import attrs
 import pytest
 
 from protocols.http1.core import Limits
-from protocols.http1.server import LAST_CALL, REQUESTS_PER_TURN, Http1Server
+from protocols.http1.server import Http1Server
+from protocols.http1.server_connection import REQUESTS_PER_TURN
+from protocols.http1.server_watch import LAST_CALL
 from router.model.abuse import AbuseLimits
 from router.model.answers import render_http
 from router.model.body import FixedSource, Sink
