@@ -32,6 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "router.config": {"attrs", "yaml", "dtab", *MODEL},
     "router.bind": {"attrs", "dtab", "router.filters", "router.balance", "router.interpreters", "router.tracing", *MODEL},
     "router.app": {"attrs", "trio", "dtab", "router", "protocols.wire"},
+    "router.assembly": {"attrs", "trio", "dtab", "router", "protocols.wire"},
+    "router.servers": {"attrs", "trio", "dtab", "router", "protocols.wire"},
     "router.serve": {"attrs", "trio", "dtab", "router", "protocols.wire"},
     "router.tls": {"attrs", "trio", "router", "protocols.wire"},
     "router.settings": {"router"},

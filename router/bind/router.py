@@ -4,11 +4,10 @@ Theory of operation
 
 1. Identify the request (a path), then look up (path, the request's own dtab) in a cache of *entries*. A head that is going
    to come again remembers its entry, so that a repeated request costs one comparison.
-2. An entry observes what its path is bound to. Each new tree is compiled into a choice among clients' services; exchanges
-   under way keep the one they have. Before the first answer exchanges wait, at most ``binding_timeout``.
-3. A *client* is the balancer of one bound id, shared by all entries that lead to it and kept for ``idle_ttl`` after the last
-   of them has gone.
-4. Bounds: ``paths`` entries. When there are more, the idle one that was used longest ago makes room; with none idle the new
+2. An entry observes what its path is bound to. Each new tree is compiled into a choice among clients' services
+   (:mod:`router.bind.clients`); exchanges under way keep the one they have. Before the first answer exchanges wait, at most
+   ``binding_timeout``.
+3. Bounds: ``paths`` entries. When there are more, the idle one that was used longest ago makes room; with none idle the new
    entry serves its exchange only. Entries idle for ``idle_ttl`` go, and with them their metrics.
 """
 
@@ -18,113 +17,21 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-import attrs
-
-from dtab import Bound, Dtab, Failed, Leaf, NameTree, Ok, Path, State, Union
-from router.balance.balancer import Balancer
-from router.balance.breaker import BreakerSettings, BreakerStats
-from router.balance.pool import Pool, PoolSettings
-from router.balance.pool_stats import PoolStats
-from router.balance.roster import Roster
-from router.balance.tunnels import Sessions, WithTunnels, for_tunnels
+from dtab import Bound, Dtab, Failed, NameTree, Ok, Path, State
+from router.bind.clients import Client, Clients
 from router.bind.dyn import DynBinding, QueueFullError
 from router.bind.pick import compile_pick
-from router.bind.segments import CLIENT, PATH, ClientParams, PathParams
-from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
-from router.filters.admission import Gate
+from router.bind.segments import PATH, PathParams
+from router.bind.settings import RouterSettings
 from router.filters.budget import Budget, BudgetConfig
-from router.filters.hedge import HedgePolicy
-from router.filters.retry import RetryPolicy
-from router.filters.shedding import Shedding
-from router.interpreters.default import Interpreter
-from router.model.backoff import constant
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.host import Host
 from router.model.metrics import Metrics
 from router.model.service import Conducting, Service
-from router.model.stack import Module, Stack
 from router.model.strand import Waiter
-from router.model.verdict import Classifier
-from router.spi import Accrual, Balancing, Connect, Identifier
-from router.tracing.tracing import Tracing
 
 NO_LOCAL = Dtab()
-
-
-@attrs.frozen
-class ServiceSettings:
-    """What is configured for a logical name. Seconds."""
-
-    total_timeout: float | None = None
-    classify: Classifier | None = None
-    retries: RetryPolicy = attrs.field(factory=lambda: RetryPolicy(constant(0.0)))
-    budget: BudgetConfig = attrs.field(factory=BudgetConfig)
-    hedge: HedgePolicy | None = None
-
-
-@attrs.frozen
-class ClientSettings:
-    """What is configured for a bound name. Seconds; ``connect`` opens sessions by the protocol of its endpoints. ``limit``:
-    requests under way, of all entries that lead here; ``pending``: how many may wait for that. ``plain`` opens connections for
-    CONNECT, where that is allowed."""
-
-    connect: Connect
-    balancing: Callable[[], Balancing]
-    attempt_timeout: float | None = None
-    limit: int | None = None
-    pending: int = 0
-    adaptive: AdaptiveConfig | None = None
-    requeues: BudgetConfig = attrs.field(factory=BudgetConfig)
-    accrual: Callable[[], Accrual] | None = None
-    fail_fast: bool = False
-    roster: Roster = attrs.field(factory=Roster)
-    pool: PoolSettings = attrs.field(factory=PoolSettings)
-    modules: tuple[Module, ...] = ()
-    forward_client_cert: bool = False
-    plain: Connect | None = None
-
-
-@attrs.frozen
-class RouterSettings:
-    """Everything that a router is made of."""
-
-    label: str
-    identify: Identifier
-    interpreter: Interpreter
-    classify: Classifier
-    service: Callable[[Path], ServiceSettings]
-    client: Callable[[Path], ClientSettings]
-    metrics: Metrics
-    binding_timeout: float = 10.0
-    max_timeout: float | None = None
-    paths: int = 1000
-    idle_ttl: float = 600.0
-    tracing: Tracing | None = None
-
-
-class Client:
-    """The balancer of a bound id. ``refs`` counts the trees that lead here."""
-
-    __slots__ = ("adaptive", "balancer", "gate", "idle_since", "metrics", "refs", "requeues", "settings")
-
-    def __init__(
-        self,
-        balancer: Balancer,
-        settings: ClientSettings,
-        metrics: Metrics,
-        requeues: Budget,
-        gate: Gate | None,
-        adaptive: AdaptiveLimit | None,
-    ) -> None:
-        self.gate = gate
-        self.adaptive = adaptive
-        self.balancer = balancer
-        self.settings = settings
-        self.requeues = requeues
-        self.metrics = metrics
-        self.refs = 0
-        self.idle_since = 0.0
 
 
 class Entry:
@@ -151,7 +58,7 @@ class RouterCore:
         self.host = host
         self.settings = settings
         self._entries: dict[tuple[Path, Dtab], Entry] = {}
-        self._clients: dict[Path, Client] = {}
+        self._clients = Clients(host, settings)
         self._budgets: WeakValueDictionary[Path, Budget] = WeakValueDictionary()
         self._sweeper: Any = None
         settings.metrics.gauge("bindings", lambda: len(self._entries))
@@ -249,7 +156,7 @@ class RouterCore:
             entry.observation.close()
             entry.observation = None
             entry.binding.close()
-            self._let_go(entry.clients)
+            self._clients.let_go(entry.clients)
             entry.clients = []
             if not any(other.key[0] == entry.key[0] for other in self._entries.values()):
                 entry.metrics.remove()
@@ -260,13 +167,11 @@ class RouterCore:
             entry.binding.failed(state.error)
         if not isinstance(state, Ok):
             return
-        clients: list[Client] = []
-        services: dict[tuple[Path, Path], Service] = {}
-        _walk(state.value, lambda bound: self._client_service(entry, bound, clients, services))
+        clients, services = self._clients.hold(state.value, *entry.key)
         pick = compile_pick(state.value, lambda bound: services[bound.id, bound.residual])
         before, entry.clients = entry.clients, clients
         entry.binding.named(pick)
-        self._let_go(before)
+        self._clients.let_go(before)
 
     def _pick_service(self, entry: Entry) -> Service:
         binding = entry.binding
@@ -313,80 +218,6 @@ class RouterCore:
             lines += [f"{title}:", *[f"  {dentry.show().replace('=>', ' => ', 1)}" for dentry in table or ()]]
         return "\n".join(lines)
 
-    # -- clients --------------------------------------------------------------------------------------------
-
-    def _client_service(
-        self, entry: Entry, bound: Bound, clients: list[Client], services: dict[tuple[Path, Path], Service]
-    ) -> None:
-        key = (bound.id, bound.residual)
-        if key in services:
-            return
-        client = self._clients.get(bound.id) or self._make_client(bound)
-        client.refs += 1
-        clients.append(client)
-        path, local = entry.key
-        configured = client.settings
-        params = ClientParams(
-            client.metrics,
-            configured.attempt_timeout,
-            path,
-            bound.id,
-            bound.residual,
-            local or None,
-            client.requeues,
-            lambda: len(client.balancer.targets),
-            client.gate,
-            client.adaptive,
-            configured.forward_client_cert,
-            self.settings.tracing,
-        )
-        stack = Stack(CLIENT.modules + configured.modules)
-        services[key] = _noting(bound, stack.make(params, client.balancer.conduct))
-
-    def _make_client(self, bound: Bound) -> Client:
-        configured = self.settings.client(bound.id)
-        metrics = self.settings.metrics.scope("client", bound.id.show().lstrip("/"))
-
-        pool_stats = PoolStats(metrics, bound.id.show())
-
-        def make_pool(endpoint: Any) -> Sessions:
-            address = (endpoint.host, endpoint.port)
-            pool = Pool(self.host, configured.connect, address, configured.pool, pool_stats)
-            if configured.plain is None:
-                return pool
-            tunnels = Pool(self.host, configured.plain, address, for_tunnels(configured.pool), pool_stats)
-            return WithTunnels(pool, tunnels)
-
-        breakers = None
-        if configured.accrual is not None:
-            stats = BreakerStats(metrics)
-            accrual, name = configured.accrual(), bound.id.show()
-            breakers = BreakerSettings(self.host, accrual, stats, name, configured.fail_fast)
-        timers, wait = self.host.timers, self.settings.binding_timeout
-        balancer = Balancer(bound.addr, configured.balancing(), make_pool, timers, metrics, breakers, configured.roster, wait)
-        requeues = Budget(configured.requeues, self.host.timers.now)
-        gate, adaptive = self._limits(bound, configured, metrics)
-        client = self._clients[bound.id] = Client(balancer, configured, metrics, requeues, gate, adaptive)
-        return client
-
-    def _limits(self, bound: Bound, configured: ClientSettings, metrics: Metrics) -> tuple[Gate | None, AdaptiveLimit | None]:
-        """The limit of a client, and what moves it. To HTTP/2 clients its refusals are statuses that say when to come again."""
-        limit, adaptive = configured.limit, configured.adaptive
-        if adaptive is not None:
-            limit = adaptive.high if limit is None else min(limit, adaptive.high)
-        if limit is None:
-            return None, None
-        shedding = Shedding(self.host, metrics, bound.id.show(), 503)
-        gate = Gate(self.host, limit, configured.pending, shedding, metrics)
-        if adaptive is None:
-            return gate, None
-        return gate, AdaptiveLimit(attrs.evolve(adaptive, high=limit), gate, self.host, metrics)
-
-    def _let_go(self, clients: list[Client]) -> None:
-        for client in clients:
-            client.refs -= 1
-            client.idle_since = self.host.timers.now()
-
     # -- time -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -401,10 +232,7 @@ class RouterCore:
                 entry.used = now  # idleness begins with the end of its last exchange, give or take half of idle_ttl
         for entry in [entry for entry in self._entries.values() if not entry.active and entry.used < before]:
             self._evict(entry)
-        for path in [path for path, client in self._clients.items() if not client.refs and client.idle_since < before]:
-            client = self._clients.pop(path)
-            client.balancer.close()
-            client.metrics.remove()
+        self._clients.sweep(before)
         self.start()
 
     def close(self) -> None:
@@ -416,29 +244,12 @@ class RouterCore:
             entry.closed = True
             if not entry.active:
                 self._release(entry)
-        for client in self._clients.values():
-            client.balancer.close()
+        self._clients.close()
 
     @property
     def clients(self) -> dict[Path, Client]:
         """The clients by bound id."""
-        return self._clients
-
-
-def _walk(tree: NameTree[Bound], visit: Callable[[Bound], None]) -> None:
-    if isinstance(tree, Leaf):
-        visit(tree.value)
-    elif isinstance(tree, Union):
-        for branch in tree.branches:
-            _walk(branch.tree, visit)
-
-
-def _noting(bound: Bound, service: Service) -> Service:
-    def bound_service(exchange: Exchange) -> Conducting:
-        exchange.bound = bound
-        return service(exchange)
-
-    return bound_service
+        return self._clients.by_id
 
 
 def _throw(what: tuple[Waiter[Any], Failure]) -> None:

@@ -12,7 +12,8 @@ from router.accruals.policies import CONSECUTIVE_FAILURES, SUCCESS_RATE, SUCCESS
 from router.balance import aperture, ewma, heap, p2c, round_robin
 from router.balance.pool import PoolSettings
 from router.balance.roster import Roster
-from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
+from router.bind.router import RouterCore
+from router.bind.settings import ClientSettings, RouterSettings, ServiceSettings
 from router.classifiers.http import NON_RETRYABLE_5XX, RETRYABLE_READ_5XX
 from router.filters.adaptive import AdaptiveConfig
 from router.filters.budget import BudgetConfig

@@ -11,7 +11,8 @@ from support.fakes import Call, FakeHost
 
 from dtab import NEG, Activity, AddrBound, Bound, Dtab, Endpoint, Leaf, Ok, Path, Source, constant, read_path
 from router.balance import p2c
-from router.bind.router import ClientSettings, RouterCore, RouterSettings, ServiceSettings
+from router.bind.router import RouterCore
+from router.bind.settings import ClientSettings, RouterSettings, ServiceSettings
 from router.model.failure import Failure, Kind
 from router.model.headers import RequestHead
 from router.model.metrics import Metrics
