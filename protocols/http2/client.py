@@ -71,6 +71,8 @@ class ClientStream(Stream):
             self.over.wake(None)
 
     def broken(self, failure: Failure) -> None:
+        if failure.code == ErrorCodes.CONNECT_ERROR and not self.exchange.request.tunnel:
+            failure.code = ErrorCodes.INTERNAL_ERROR  # nobody but us knows of a connection
         if self.sink is not None:
             failure.retryable = False  # whoever has sent a head has processed the request, whatever it says now
         self.over.throw(self._rang() or failure if failure.code == ErrorCodes.CANCEL else failure)

@@ -36,7 +36,7 @@ from router.model.body import FixedSource
 from router.model.events import Events
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
-from router.model.headers import RequestHead, ResponseHead
+from router.model.headers import CONNECT, RequestHead, ResponseHead
 from router.model.metrics import Metrics
 from router.model.strand import Waiter
 from router.spi import ServerContext
@@ -507,6 +507,18 @@ def test_a_reset_is_a_failure_with_its_code() -> None:
     (failure,) = back.failures
     assert (failure.kind, failure.code, failure.retryable) == (Kind.RESET, 7, True)
     assert not exchange.complete
+
+
+@pytest.mark.parametrize(("tunnel", "told"), [(b"", ErrorCodes.INTERNAL_ERROR), (CONNECT, ErrorCodes.CONNECT_ERROR)])
+def test_connect_error_means_something_to_who_asked_for_a_connection(tunnel: bytes, told: int) -> None:
+    back = Back()
+    exchange, _ = back.start()
+    back.talk()
+    exchange.request = exchange.request.replace(tunnel=tunnel)
+    back.server.reset_stream(1, ErrorCodes.CONNECT_ERROR)
+    back.talk()
+    (failure,) = back.failures
+    assert (failure.kind, failure.answer.h2) == (Kind.RESET, told)
 
 
 GRPC_CALL = RequestHead(b"POST", b"http", b"a", b"/s/M", ((b"content-type", b"application/grpc"),))
