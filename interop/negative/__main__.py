@@ -45,7 +45,7 @@ def main() -> int:
     whole = not options.only and not options.quick and not options.clients and options.peers == PEERS
     page = options.page or (PAGE if whole else None)
     if page is not None:
-        page.write_text(report.page(cells, probes, fronts, [version(front) for front in fronts]))
+        page.write_text(report.page(cells, probes, fronts, [version(front) for front in fronts], quick=options.quick))
     # Peers are there for comparison: the verdict is about the first front.
     verdict = tally([cell for cell in cells if cell.front == fronts[0]])
     print(f"\n{report.render(cells, fronts)}\n\n{verdict}")

@@ -58,16 +58,16 @@ def _failures(cells: Sequence[Cell]) -> str:
     return "\n".join(f"FAIL {cell.probe}: {cell.client}: {cell.reason}" for cell in cells if cell.outcome == "FAIL")
 
 
-def page(cells: Sequence[Cell], probes: Sequence[Probe], fronts: Sequence[str], versions: Sequence[str]) -> str:
+def page(cells: Sequence[Cell], probes: Sequence[Probe], fronts: Sequence[str], versions: Sequence[str], *, quick: bool) -> str:
     """`docs/interop-negative.md`."""
     totals = [str(tally([cell for cell in cells if cell.front == front])) for front in fronts]
     lines = [
         "# Backends that misbehave",
         "",
-        f"What `python -m interop.negative --peers {','.join(fronts[1:])}` found, which also writes this",
+        f"What `python -m interop.negative{' --quick' * quick} --peers {','.join(fronts[1:])}` found, which also writes this",
         "page: see `interop/README.md`. Each row is something that a backend or a client does wrong, or rarely; its cells",
         "count the clients that saw, and let the backend see, what the second table asks for. Clients:",
-        ", ".join(CLIENTS) + ".",
+        ", ".join([name for name in CLIENTS if any(cell.client == name for cell in cells)]) + ".",
         "",
         "waypost runs with its defaults, with circuit breaking off and 64 KB for heads of HTTP/1.1. The others run with",
         "theirs, nothing configured but listeners and upstreams; a cell is about the version that is named.",
