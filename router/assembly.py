@@ -177,22 +177,20 @@ class Assembly:
         return connector(self.worker.poller, self.worker.host.timers) if allowed else None
 
     def _balancing(self, chosen: Any) -> Balancing:
-        context = BalancerContext(self.worker.host.timers.now)
-        if chosen is not None:
-            made: Balancing = chosen.plugin.make(chosen.config, context)
-            return made
-        plugin = self.registry.get("balancer", "p2c")
-        default: Balancing = plugin.make(plugin.config(), context)
-        return default
+        made: Balancing = self._made(chosen, "balancer", "p2c", BalancerContext(self.worker.host.timers.now))
+        return made
 
     def _accrual(self, chosen: Any) -> Accrual:
         context = AccrualContext(self.worker.host.timers.now)
+        made: Accrual = self._made(chosen, "accrual", "io.l5d.consecutiveFailures", context)
+        return made
+
+    def _made(self, chosen: Any, group: str, default: str, context: Any) -> Any:
+        """What was chosen, or the default of its group with its own defaults."""
         if chosen is not None:
-            made: Accrual = chosen.plugin.make(chosen.config, context)
-            return made
-        plugin = self.registry.get("accrual", "io.l5d.consecutiveFailures")
-        default: Accrual = plugin.make(plugin.config(), context)
-        return default
+            return chosen.plugin.make(chosen.config, context)
+        plugin = self.registry.get(group, default)
+        return plugin.make(plugin.config(), context)
 
 
 def _never(failure: Failure) -> Connect:

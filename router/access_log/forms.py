@@ -77,7 +77,7 @@ class JsonLine:
         self._texts: dict[str, str] = {}
 
     def __call__(self, exchange: Exchange) -> str:
-        """The line. One expression, as everything that happens for each record counts."""
+        """The line. Written out, as every call that it makes is paid for each record."""
         head, reply, failure = exchange.request, exchange.reply, exchange.failure
         received, now = exchange.received_at, exchange.host.timers.now()
         second, rest = divmod(exchange.host.wall_ns(), 1_000_000_000)
@@ -91,7 +91,7 @@ class JsonLine:
         status, grpc_status = _statuses(exchange)
         peer = self._texts.get(reply.peer) or self._of_peer(reply.peer)
         there = "null" if response is None else response.status
-        shown = "null" if endpoint is None else f'"{endpoint.show()}"'
+        shown = "null" if endpoint is None else _string(endpoint.show())
         tried, sent, heard = "", "null", "null"
         if attempts:
             tried, sent, heard = _attempt(attempts[0], received)
@@ -198,7 +198,7 @@ def _attempt(attempt: Attempt, received: float) -> tuple[str, str, str]:
     micros = int((attempt.ended - received) * 1e6 + 0.5)
     outcome = OK if attempt.outcome == "ok" else _string(attempt.outcome)
     text = (
-        f'{{"endpoint":"{attempt.endpoint}","outcome":{outcome},"began_ms":{began},"first_byte_ms":{heard},'
+        f'{{"endpoint":{_string(attempt.endpoint)},"outcome":{outcome},"began_ms":{began},"first_byte_ms":{heard},'
         f'"ended_ms":{micros // 1000}{_THOUSANDTHS[micros % 1000]}}}'
     )
     return text, began, heard

@@ -225,4 +225,7 @@ class Sweep(Generic[T]):
         if self.runs:
             self._timers.put(self._timers.now() + self._seconds, self)
         for who in due:
-            self._look(who)
+            try:
+                self._look(who)
+            except Exception as error:  # noqa: BLE001 - one callback's bug must not stop the others
+                self._timers.crashed(error)

@@ -132,3 +132,11 @@ def test_a_template() -> None:
 def test_what_is_no_template(form: str) -> None:
     with pytest.raises(ValueError, match="is no field of the access log; there are time, router"):
         read_template(form)
+
+
+def test_an_address_cannot_forge_a_field() -> None:
+    strange = Endpoint('x","status":"1', 80)
+    made = exchange(head(), endpoint=strange, attempts=[Attempt(strange.show(), "ok", 0.0, 0.0, 0.0)])
+    said, plain = as_json(made)
+    assert said == plain
+    assert said["endpoint"] == said["attempts"][0]["endpoint"] == 'x","status":"1:80'

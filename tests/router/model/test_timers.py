@@ -79,6 +79,23 @@ def test_a_sweep_looks_once_at_each_within_twice_its_time() -> None:
     assert not any(host.timers._buckets.values())
 
 
+def test_a_sweep_goes_on_behind_a_callback_that_raises() -> None:
+    host, looked, crashes = FakeHost(), list[int](), list[Exception]()
+    host.timers.crashed = crashes.append
+
+    def look(who: int) -> None:
+        if who == 1:
+            raise ValueError("a bug")
+        looked.append(who)
+
+    sweep: Sweep[int] = Sweep(host.timers, 1.0, look)
+    for who in range(3):
+        sweep.add(who)
+    for _ in range(3):
+        host.pass_time(1.1)
+    assert (looked, len(crashes)) == ([0, 2], 1)
+
+
 def test_a_bucket_that_is_empty_again_keeps_no_memory() -> None:
     host = FakeHost()
     timers = [Timer(10.0, print, None) for _ in range(1000)]
