@@ -16,20 +16,35 @@ MESSAGES, EVERY = 40, 0.05  # of a stream: how many, and how far apart in second
 
 
 class Echo(grpc.GenericRpcHandler):
-    """`/echo.Echo/Unary` and `/echo.Echo/Stream`, on raw bytes."""
+    """`/echo.Echo/Unary` and `/echo.Echo/Stream`, on raw bytes. A request that was seen before gets ALREADY_EXISTS."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._lock = threading.Lock()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         if handler_call_details.method == "/echo.Echo/Unary":
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+            return grpc.unary_unary_rpc_method_handler(self._unary)
         if handler_call_details.method == "/echo.Echo/Stream":
-            return grpc.unary_stream_rpc_method_handler(stream)
+            return grpc.unary_stream_rpc_method_handler(self._stream)
         return None
 
+    def _once(self, request: bytes, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            known = request in self._seen
+            self._seen.add(request)
+        if known:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "served twice")
 
-def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    for number in range(MESSAGES):
-        yield request + b" %d" % number
-        time.sleep(EVERY)
+    def _unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self._once(request, context)
+        return request
+
+    def _stream(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        self._once(request, context)
+        for number in range(MESSAGES):
+            yield request + b" %d" % number
+            time.sleep(EVERY)
 
 
 class Web(BaseHTTPRequestHandler):

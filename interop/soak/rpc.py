@@ -56,16 +56,23 @@ class Rpc:
     def talk(self) -> None:
         """Both ways, message by message."""
         taken = threading.Semaphore(1)
+        asked = answered = 0
 
         def ask() -> Iterator[bytes]:
-            for number in range(20):
+            nonlocal asked
+            for asked in range(1, 21):
                 taken.acquire(timeout=LIMIT)
-                yield b"%d" % number
+                yield b"%d" % asked
 
-        for number, message in enumerate(self._channel.stream_stream("/soak.Soak/Talk")(ask(), timeout=LIMIT)):
-            if message != b"%d" % number:
-                raise ValueError("another message")
-            taken.release()
+        try:
+            for answered, message in enumerate(self._channel.stream_stream("/soak.Soak/Talk")(ask(), timeout=LIMIT), 1):
+                if message != b"%d" % answered:
+                    raise ValueError("another message")
+                taken.release()
+        except grpc.RpcError as error:
+            raise ValueError(f"{error.code().name} after {asked} asked and {answered} answered") from error  # type: ignore[attr-defined]
+        if answered != 20:
+            raise ValueError(f"a short talk of {answered}")
 
     def _unary(self, method: str) -> grpc.UnaryUnaryMultiCallable:
         return self._channel.unary_unary(f"/soak.Soak/{method}")
