@@ -91,7 +91,7 @@ async def running(
     try:
         async with trio.open_nursery() as nursery:
             host = Host(nursery, loop_clock())
-            poller = Poller(host.crashed)
+            poller = Poller(host.crashed, host.turn)
             metrics = Metrics()
             worker = Worker(host, poller, metrics, Credentials(host, metrics.scope("tls")), workers)
             try:

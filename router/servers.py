@@ -18,7 +18,7 @@ from router.config.plugins import Registry
 from router.config.schema import Router
 from router.filters.access_log import AccessLog
 from router.filters.admission import Gate
-from router.filters.deadline import DeadlineConfig
+from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.shedding import Shedding
 from router.model.metrics import Metrics
 from router.spi import ProtocolPlugin, Server, ServerContext, Upgrade
@@ -54,7 +54,7 @@ class Servers:
         params = ServerParams(
             metrics,
             server.base.max_call_depth,
-            self._deadlines(),
+            Deadlines(DeadlineConfig(self.router.base.timeout_status), metrics),
             gate,
             log,
             self._recent(f"{host}:{port}"),
@@ -116,10 +116,6 @@ class Servers:
         shedding = Shedding(self.worker.host, metrics, where, None)
         metrics.total("nacks", lambda: shedding.total)
         return Gate(self.worker.host, limit, 0, shedding, metrics)
-
-    def _deadlines(self) -> DeadlineConfig:
-        base = self.router.base
-        return DeadlineConfig(base.timeout_status)
 
 
 def _inherited(own: Any, router: Any) -> Any:

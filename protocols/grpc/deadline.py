@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from protocols.grpc.timeout import parse_timeout, show_timeout
+from protocols.grpc.timeout import coarse, parse_timeout, show_timeout
 from router.model.exchange import Exchange, deadline_failure
 from router.model.headers import RequestHead
 from router.model.service import Conducting, Service
@@ -45,8 +45,8 @@ def deadline_out(params: Any, next_service: Service) -> Service:
             head = exchange.request
             left = deadline - exchange.host.timers.now()
             cached = head.forwarded
-            if cached is not None and cached[0] == int(left * 1000) >= 1000:
-                exchange.request = cached[1]
+            if cached is not None and cached[0] is NAME and cached[1][0] <= left < cached[1][1]:
+                exchange.request = cached[1][2]
             elif head.grpc:
                 exchange.request = _told(head, left)
         return next_service(exchange)
@@ -55,15 +55,15 @@ def deadline_out(params: Any, next_service: Service) -> Service:
 
 
 def _told(head: RequestHead, left: float) -> RequestHead:
-    """The head with what is left. Of a router's own limit that is the same, in milliseconds, for many requests: the last head
-    is kept, by them."""
+    """The head with what is left. Of a router's limit that is the same for many requests: the last head is kept, by them."""
     fields = [field for field in head.fields if field[0] != NAME]
     fields.append((NAME, show_timeout(left)))
     told = head.with_fields(tuple(fields))
     if left < 1:
         told.shared = False  # timeouts of less than a second are told more exactly
     elif head.shared:
-        head.forwarded = (int(left * 1000), told)
+        millis, step = coarse(left)
+        head.forwarded = (NAME, (millis / 1000, (millis + step) / 1000, told))
     return told
 
 

@@ -20,13 +20,20 @@ def parse_timeout(value: bytes) -> float | None:
 
 
 def show_timeout(seconds: float) -> bytes:
-    """Rounded down, so that nobody gets more time than there is: from a second on to milliseconds, so that requests of about
-    the same time are told the same, and their header blocks repeat."""
+    """Rounded down, so that nobody gets more time than there is; see :func:`coarse` for a second and more."""
     if seconds < 1:
         if seconds <= 0:
             return b"0n"
         return b"%du" % int(seconds * 1e6)
-    millis = int(seconds * 1000)
+    millis, _ = coarse(seconds)
     if millis < _LIMIT:
         return b"%dm" % millis
     return b"%dS" % min(millis // 1000, _LIMIT - 1)
+
+
+def coarse(seconds: float) -> tuple[int, int]:
+    """Milliseconds rounded down to four digits, and the step to the next such figure: requests that have about the same time
+    left (within a thousandth) are told the same, and their header blocks repeat. For a second and more."""
+    millis = int(seconds * 1000)
+    step = 10 ** max(0, len(str(millis)) - 4)
+    return millis - millis % step, step

@@ -5,8 +5,9 @@ Theory of operation
 1. A connection is not a task. Its file descriptor is registered once (level-triggered) in an epoll set of our own;
    trio waits for the *set* to become readable. What a task would pay per wake-up (reschedule, one ``epoll_ctl``)
    is paid once per turn for all connections, and an idle connection costs no stack.
-2. A turn asks the set what is ready, lets each connection read once and act, synchronously, and then flushes: each
-   connection that was written to sends its whole output with one syscall. Nobody flushes by hand.
+2. A turn asks the set what is ready, lets each connection read once and act, synchronously, looks at what waits for just that
+   (:mod:`router.model.turn`), and then flushes: each connection that was written to sends its whole output with one
+   syscall. Nobody flushes by hand.
 3. A few turns may follow each other while there is work (``TURNS``); then the task yields to trio, so that timers and
    discovery are never starved by traffic. One read is bounded by the connection's buffer size: that bounds a turn.
 4. Who has more to do than fits into a turn asks to be called :meth:`again` in the next one, after the others had theirs, tasks
@@ -24,6 +25,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import trio
+
+from router.model.turn import Turn
 
 TURNS = 4
 EVENTS_PER_TURN = 256
@@ -46,14 +49,15 @@ class Pollable(Protocol):
 class Poller:
     """The epoll set of a worker. Use it as ``nursery.start_soon(poller.run)``; ``close`` it after that."""
 
-    def __init__(self, crashed: Callable[[Exception], None]) -> None:
+    def __init__(self, crashed: Callable[[Exception], None], turn: Turn | None = None) -> None:
         self._epoll = select.epoll()
         self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._kick, select.EPOLLIN)
         self._handlers: dict[int, Pollable] = {}
         self._dirty: list[Pollable] = []
         self._again: list[Pollable] = []
-        self._in_turn = False
+        self._turn = Turn() if turn is None else turn
+        self._turn.kick = self._wake
         self._crashed = crashed
 
     def register(self, fd: int, handler: Pollable) -> None:
@@ -79,14 +83,17 @@ class Poller:
         A handler marks itself once and clears its mark in ``flush``.
         """
         self._dirty.append(handler)
-        if not self._in_turn and len(self._dirty) == 1:
-            os.eventfd_write(self._kick, 1)
+        if not self._turn.running and len(self._dirty) == 1:
+            self._wake()
 
     def again(self, handler: Pollable) -> None:
         """Have ``handler.on_again()`` called at the end of the next turn, which is made to happen at once."""
         self._again.append(handler)
         if len(self._again) == 1:
-            os.eventfd_write(self._kick, 1)
+            self._wake()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._kick, 1)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -101,7 +108,7 @@ class Poller:
         """Serve what is ready now; returns how many descriptors were."""
         events = self._epoll.poll(0, EVENTS_PER_TURN)
         handlers = self._handlers
-        self._in_turn = True
+        self._turn.running = True
         again, self._again = self._again, []
         for fd, mask in events:
             handler = handlers.get(fd)
@@ -120,9 +127,11 @@ class Poller:
                 handler.on_again()
             except Exception as error:  # noqa: BLE001 - rule 6
                 self._failed(handler, error)
+        while self._turn.late:
+            self._turn.end(self._crashed)
         while self._dirty:
             self._flush()
-        self._in_turn = False
+        self._turn.running = False
         return len(events)
 
     def _flush(self) -> None:

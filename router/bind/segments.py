@@ -17,7 +17,7 @@ from router.filters.admission import Gate, admission, entrance
 from router.filters.budget import Budget
 from router.filters.clear_context import clear_context
 from router.filters.context import dtab_context
-from router.filters.deadline import DeadlineConfig, deadline_in, deadline_out
+from router.filters.deadline import Deadlines, deadline_in, deadline_out
 from router.filters.forwarded import ForwardedConfig, forwarded
 from router.filters.headers import Plan, call_depth, context_out, forward_client_cert, response_headers
 from router.filters.hedge import HedgePolicy, hedge
@@ -40,7 +40,7 @@ class ServerParams:
 
     metrics: Metrics
     max_call_depth: int
-    deadline: DeadlineConfig
+    deadlines: Deadlines
     gate: Gate | None
     log: AccessLog | None = None
     recent: tuple[AccessLog, ...] = ()
@@ -102,7 +102,7 @@ SERVER = Stack(
         ),
         _module(
             "server_stats",
-            lambda params, nxt: stats(params.metrics, nxt),
+            lambda params, nxt: stats(params.metrics, nxt, admitted=params.gate is not None, missed=params.deadlines.missed),
             "counts everything, also what we refuse, by what the classifier of a name said of its exchanges",
             above="call_depth dtab_context",
         ),
@@ -139,7 +139,7 @@ SERVER = Stack(
         ),
         _module(
             "deadline",
-            lambda params, nxt: deadline_in(params.deadline, params.metrics, nxt),
+            lambda params, nxt: deadline_in(params.deadlines, nxt),
             "the clock has started, whatever comes next",
             above="dtab_context",
             below="server_stats",

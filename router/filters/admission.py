@@ -113,6 +113,13 @@ class Gate:
                 self._remove(place)
             raise
 
+    def squeeze(self, exchange: Exchange) -> None:
+        """Take one of the last places, without a wait. Raises OVERLOADED where it is too late for one of its class."""
+        rank = self._priorities.rank(exchange.request)
+        if self.running >= self._shares[rank]:
+            raise self._refuse("limit", rank)
+        self.running += 1
+
     def leave(self) -> None:
         """Give a place back."""
         self.running -= 1
@@ -230,23 +237,19 @@ class Gate:
 
 
 def admission(gate: Gate | None, next_service: Service) -> Service:
-    """Let exchanges pass through ``gate``. None: no limit, no layer."""
+    """Let exchanges pass through a ``gate`` without a queue; whoever counts them all, also those refused, gives back the places
+    that were taken (:func:`router.filters.stats.stats`). None: no limit, no layer."""
     if gate is None:
         return next_service
     places = gate
 
-    async def admission_service(exchange: Exchange) -> None:
-        since = 0.0
+    def admission_service(exchange: Exchange) -> Conducting:
         if places.running < places.room:
             places.running += 1
         else:
-            since = await places.enter(exchange)
-        try:
-            await next_service(exchange)
-        finally:
-            if since:
-                places.learn(exchange, since)
-            places.leave()
+            places.squeeze(exchange)
+        exchange.place = places
+        return next_service(exchange)
 
     return admission_service
 

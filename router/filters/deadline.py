@@ -24,7 +24,7 @@ import attrs
 
 from router.filters.budget import Budget, BudgetConfig
 from router.model.exchange import Exchange, deadline_failure
-from router.model.failure import Failure, Kind
+from router.model.failure import Failure
 from router.model.metrics import Counter, Metrics
 from router.model.service import Conducting, Service
 
@@ -42,25 +42,19 @@ class DeadlineConfig:
     status: int = 503
 
 
-def deadline_in(config: DeadlineConfig, metrics: Metrics, next_service: Service) -> Service:
-    """Tighten by the client's header; count and tell which deadlines were missed."""
-    shared = _Deadlines(config, metrics)
+def deadline_in(deadlines: Deadlines, next_service: Service) -> Service:
+    """Tighten by the client's header."""
 
-    async def deadline_service(exchange: Exchange) -> None:
-        try:
-            if exchange.request.get(CTX_DEADLINE) is not None:
-                shared.read(exchange)
-            await next_service(exchange)
-        except Failure as failure:
-            if failure.kind is Kind.DEADLINE:
-                shared.missed(exchange, failure)
-            raise
+    def deadline_service(exchange: Exchange) -> Conducting:
+        if exchange.request.get(CTX_DEADLINE) is not None:
+            deadlines.read(exchange)
+        return next_service(exchange)
 
     return deadline_service
 
 
-class _Deadlines:
-    """What the exchanges of one server share."""
+class Deadlines:
+    """What the exchanges of one server share; ``missed`` is told of each that had no time left."""
 
     def __init__(self, config: DeadlineConfig, metrics: Metrics) -> None:
         self._status = config.status if config.status != 503 else None
@@ -94,7 +88,7 @@ class _Deadlines:
             _forget(exchange)
 
     def missed(self, exchange: Exchange, failure: Failure) -> None:
-        """Count, and tell now and then."""
+        """Count which deadlines were missed, and tell now and then; sets the status of the answer."""
         failure.status = self._status
         cause = failure.cause
         counter = self._causes.get(cause)

@@ -184,8 +184,8 @@ class _Retries:
             if may and exchange.retries < self._policy.max_retries:
                 holding = self._holding
                 if holding is None:  # the first exchange brings the clock
-                    timers, policy = exchange.host.timers, self._policy
-                    holding = self._holding = Holding(timers, policy.response_bytes, policy.patience, *self._counters)
+                    policy = self._policy
+                    holding = self._holding = Holding(exchange.host, policy.response_bytes, policy.patience, *self._counters)
                 exchange.held = held = Held(exchange, head, end, holding)
                 return held
             refused = self._why_not(exchange)

@@ -6,17 +6,32 @@ for exchanges that ended because of the client, which say nothing about who was 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from router.filters.admission import Gate
 from router.model.exchange import Exchange
-from router.model.failure import Blame, Failure
+from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Counter, Metrics
 from router.model.service import Conducting, Service
 from router.model.verdict import SUCCESS, Classifier
 
+Missed = Callable[[Exchange, Failure], None]
 
-def stats(metrics: Metrics, next_service: Service, gate: Gate | None = None) -> Service:
-    """Count what passes through, judged by the exchange's own classifier: that of its logical name, once it has one. ``gate``:
-    what has entered by it gives its place back here (:func:`router.filters.admission.entrance`)."""
+
+def stats(
+    metrics: Metrics,
+    next_service: Service,
+    gate: Gate | None = None,
+    *,
+    admitted: bool = False,
+    missed: Missed | None = None,
+) -> Service:
+    """Count what passes through, judged by the exchange's own classifier: that of its logical name, once it has one.
+
+    One coroutine serves what else there is to do when an exchange is over. ``gate``: what has entered by it gives its place
+    back here (:func:`router.filters.admission.entrance`); ``admitted``: so does what has a place of its own
+    (:func:`~router.filters.admission.admission`). ``missed`` is told of those whose deadline has passed.
+    """
     requests, success = metrics.counter("requests"), metrics.counter("success")
     failures, cancelled = metrics.counter("failures"), metrics.counter("cancelled")
     pending, observe = metrics.gauge("pending"), metrics.stat("request_latency_ms").add
@@ -33,10 +48,14 @@ def stats(metrics: Metrics, next_service: Service, gate: Gate | None = None) -> 
             failure = error
             if exchange.failure is None:
                 exchange.failure = error
+            if missed is not None and error.kind is Kind.DEADLINE:
+                missed(exchange, error)
             raise
         finally:
             if gate is not None:
                 gate.leave()
+            elif admitted and exchange.place is not None:
+                exchange.place.leave()
             pending.value -= 1
             requests.value += 1
             observe((now() - started) * 1000.0)

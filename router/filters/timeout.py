@@ -17,8 +17,13 @@ def total_timeout(seconds: float | None, most: float | None, next_service: Servi
     route, router = inf if seconds is None else seconds, inf if most is None else most
     limit, cause = (route, "route") if route < router else (router, "router")
 
+    lane: Lane[Exchange] | None = None
+
     def total_timeout_service(exchange: Exchange) -> Conducting:
-        exchange.tighten(exchange.received_at + limit, cause)
+        nonlocal lane
+        if lane is None:  # the first exchange brings the clock
+            lane = Lane(exchange.host.timers, limit, Exchange.expire)
+        exchange.tighten(exchange.received_at + limit, cause, lane)
         return next_service(exchange)
 
     return total_timeout_service

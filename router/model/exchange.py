@@ -31,7 +31,7 @@ from router.model.failure import Blame, Failure, Kind
 from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.host import Host
 from router.model.strand import Strand
-from router.model.timers import Bucket, take
+from router.model.timers import Bucket, Lane, take
 from router.model.trace import Trace
 from router.model.verdict import BY_COMPLETION, Classifier, Verdict
 
@@ -147,14 +147,15 @@ class Exchange:
     classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
     through yet. ``judged``: the verdict, once somebody has asked for it. ``sent_at``: when the attempt began, or got its
     connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those are to be kept.
-    ``lane``: where an attempt waits for its response's head, until that comes or :meth:`stop_waiting`.
+    ``lane``: where an attempt waits for its response's head, until that comes or :meth:`stop_waiting`. ``place``: the server's
+    limit, once it has let the exchange in.
     ``trace``: where it belongs to a trace. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
         "_bucket", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline",
         "deadline_cause", "edits", "endpoint", "failure", "gate", "heard", "held", "host", "judged", "lane", "local_dtab",
-        "marks", "note", "path", "received_at", "reply", "request", "responded_at", "response", "retries", "sent_at",
+        "marks", "note", "path", "place", "received_at", "reply", "request", "responded_at", "response", "retries", "sent_at",
         "strand", "trace", "trailers", "tried",
     )  # fmt: skip
 
@@ -170,6 +171,7 @@ class Exchange:
         self.deadline_cause = ""
         self._bucket: Bucket | None = None  # of the timer wheel
         self.lane: dict[Exchange, float] | None = None
+        self.place: Any = None
         self.path: Any = None
         self.local_dtab: Any = None
         self.bound: Any = None
@@ -294,16 +296,19 @@ class Exchange:
 
     # -- time -----------------------------------------------------------------------------------------------
 
-    def tighten(self, deadline: float, cause: str) -> None:
-        """End the exchange at ``deadline`` unless it must end earlier; ``cause``: ``client``, ``route`` or ``router``."""
+    def tighten(self, deadline: float, cause: str, lane: Lane[Exchange] | None = None) -> None:
+        """End the exchange at ``deadline`` unless it must end earlier; ``cause``: ``client``, ``route`` or ``router``.
+        ``lane``: for limits of just that many seconds since a request's arrival; it calls :meth:`expire`."""
         if deadline >= self.deadline:
             return
         self.deadline = deadline
         self.deadline_cause = cause
-        bucket = self._bucket
-        if bucket is not None:
-            take(bucket, self)
-        self._bucket = self.host.timers.put(deadline, self)
+        if self._bucket is not None:
+            take(self._bucket, self)
+        if lane is not None and lane.add(self, self.received_at):
+            self._bucket = lane.waiting
+        else:
+            self._bucket = self.host.timers.put(deadline, self)
 
     def stop_waiting(self) -> None:
         """There is no attempt any more that waits for its head."""

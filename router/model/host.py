@@ -12,6 +12,7 @@ from router.model.events import Events
 from router.model.lag import LoopLag
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
+from router.model.turn import Turn
 
 
 def loop_clock() -> Callable[[], float]:
@@ -22,13 +23,13 @@ def loop_clock() -> Callable[[], float]:
 
 
 class Host:
-    """Nursery, clock, timers, events and loop lag of one worker, and the place where bugs are reported.
+    """Nursery, clock, timers, turns, events and loop lag of one worker, and the place where bugs are reported.
 
     ``crashed`` logs and counts; tests replace ``on_crash`` to make a bug fail the test. ``wall_ns``: the time of day, in
     nanoseconds of the epoch, for what is agreed on with other machines.
     """
 
-    __slots__ = ("crashes", "events", "lag", "nursery", "on_crash", "timers", "wall_ns")
+    __slots__ = ("crashes", "events", "lag", "nursery", "on_crash", "timers", "turn", "wall_ns")
 
     def __init__(self, nursery: trio.Nursery, now: Callable[[], float] = trio.current_time) -> None:
         self.nursery = nursery
@@ -36,6 +37,7 @@ class Host:
         self.events = Events()
         self.on_crash: Callable[[Exception], None] = self._tell_crash
         self.timers = Timers(now, self.crashed)
+        self.turn = Turn()
         self.lag = LoopLag(self.timers, self._tell_stall)
         self.wall_ns: Callable[[], int] = time.time_ns
 

@@ -8,12 +8,10 @@ Theory of operation
 2. Nothing fires early, and nothing more than one tick plus the loop's own lag late.
 3. A :class:`Lane` is for waits that all take the same time: they end in the order in which they began, so that an ordered dict
    and one timer for its head are enough. It is for what happens with every exchange and is nearly always taken back.
-4. A :class:`Sweep` is for what is nearly always over when its time comes, and need not be taken back: it looks at all that was
-   added in some time at once.
-5. One trio task (:meth:`Timers.run`) sleeps until the first bucket that is not empty. Buckets emptied by cancelling
+4. One trio task (:meth:`Timers.run`) sleeps until the first bucket that is not empty. Buckets emptied by cancelling
    are dropped when they come to the top, so that a worker with many short exchanges under long deadlines wakes
    up a few times a second and not once per exchange.
-6. Callbacks run synchronously in that task. One that raises is reported to ``crashed`` and does not disturb the others.
+5. Callbacks run synchronously in that task. One that raises is reported to ``crashed`` and does not disturb the others.
 
 Bound: a few entries per exchange and attempt, hence bounded by the concurrency limits.
 """
@@ -38,11 +36,12 @@ class Timed(Protocol):
         """Its time has come."""
 
 
-Bucket: TypeAlias = "dict[Timed, None]"
+Bucket: TypeAlias = "dict[Any, Any]"  # by who waits in it
 
 
 def take(bucket: Bucket, timed: Timed) -> None:
-    """Take ``timed`` out. A dict that is emptied piece by piece keeps its memory; a bucket's time may be far off."""
+    """Take ``timed`` out, if it is there. A dict that is emptied piece by piece keeps its memory, and a bucket's time may be
+    far off."""
     bucket.pop(timed, None)
     if not bucket:
         bucket.clear()
@@ -113,8 +112,8 @@ class Timers:
         return self.at(self.now() + seconds, callback, arg)
 
     def pending(self) -> int:
-        """How many wait for their time; lanes count for those in them, sweeps look at what may be over already."""
-        timed = [one for bucket in self._buckets.values() for one in bucket if not isinstance(one, Sweep)]
+        """How many wait for their time; lanes count for those in them."""
+        timed = [one for bucket in self._buckets.values() for one in bucket]
         return sum(len(one.waiting) if isinstance(one, Lane) else 1 for one in timed)
 
     def expire(self) -> None:
@@ -162,22 +161,29 @@ class Lane(Generic[T]):
     ``expired`` is called with each whose time has come.
     """
 
-    __slots__ = ("_expired", "_running", "_seconds", "_timers", "waiting")
+    __slots__ = ("_expired", "_last", "_running", "_seconds", "_timers", "waiting")
 
     def __init__(self, timers: Timers, seconds: float, expired: Callable[[T], None]) -> None:
         self._timers = timers
         self._seconds = seconds
         self._expired = expired
         self._running = False
+        self._last = -inf
         self.waiting: dict[T, float] = {}
 
-    def add(self, who: T) -> None:
-        """Let ``who``, who does not wait yet, wait from now on."""
-        due = self._timers.now() + self._seconds
-        self.waiting[who] = due
+    def add(self, who: T, began: float | None = None) -> bool:
+        """Let ``who``, who does not wait yet, wait from now on, or since ``began``. False if that would end before another wait
+        that is here already: it is for the wheel then."""
+        if began is None:
+            began = self._timers.now()
+        elif began < self._last:
+            return False
+        self._last = began
+        self.waiting[who] = due = began + self._seconds
         if not self._running:
             self._running = True
             self._timers.put(due, self)
+        return True
 
     def expire(self) -> None:
         """The time of the first has come, or would have."""
@@ -196,36 +202,3 @@ class Lane(Generic[T]):
             self._expired(who)
         except Exception as error:  # noqa: BLE001 - one callback's bug must not stop the others
             self._timers.crashed(error)
-
-
-class Sweep(Generic[T]):
-    """``look`` is called with each that was added, once, between ``seconds`` and twice as long afterwards."""
-
-    __slots__ = ("_earlier", "_look", "_seconds", "_timers", "newer", "runs")
-
-    def __init__(self, timers: Timers, seconds: float, look: Callable[[T], None]) -> None:
-        self._timers = timers
-        self._seconds = seconds
-        self._look = look
-        self.newer: list[T] = []
-        self.runs = False
-        self._earlier: list[T] = []
-
-    def add(self, who: T) -> None:
-        """Have ``who`` looked at. Where that matters append to ``newer``, and call this only if nothing ``runs``."""
-        if not self.runs:
-            self.runs = True
-            self._timers.put(self._timers.now() + self._seconds, self)
-        self.newer.append(who)
-
-    def expire(self) -> None:
-        """Look at those that were there the last time."""
-        due, self._earlier, self.newer = self._earlier, self.newer, []
-        self.runs = bool(self._earlier)
-        if self.runs:
-            self._timers.put(self._timers.now() + self._seconds, self)
-        for who in due:
-            try:
-                self._look(who)
-            except Exception as error:  # noqa: BLE001 - one callback's bug must not stop the others
-                self._timers.crashed(error)

@@ -15,7 +15,7 @@ from router.filters.access_log import AccessLog
 from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit
 from router.filters.admission import Gate
 from router.filters.budget import Budget, BudgetConfig
-from router.filters.deadline import DeadlineConfig
+from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.forwarded import ForwardedConfig
 from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
@@ -33,7 +33,13 @@ from tests.support.fakes import Call, FakeHost, answering, waiting
 from tests.support.tracing import Collected, tracing
 
 HOST: Any = FakeHost()
-GATE = Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
+
+
+def gate() -> Gate:
+    """A limit; who enters by a layer of it leaves by another one."""
+    return Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
+
+
 PARAMS = SimpleNamespace(
     log=AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),
     recent=(AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),),
@@ -56,9 +62,8 @@ PARAMS = SimpleNamespace(
     forwarded=ForwardedConfig(),
     timestamp="x-request-start",
     grpc_web=GrpcWeb(allow_origins=("*",)),
-    deadline=DeadlineConfig(),
-    gate=GATE,
-    adaptive=AdaptiveLimit(AdaptiveConfig(), GATE, HOST, Metrics()),
+    deadlines=Deadlines(DeadlineConfig(), Metrics()),
+    adaptive=AdaptiveLimit(AdaptiveConfig(), gate(), HOST, Metrics()),
     tracing=tracing(Collected()),
 )
 PROTOCOLS = [REGISTRY.protocol(kind) for kind in REGISTRY.kinds("protocol")]
@@ -73,7 +78,7 @@ EACH = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.role
 
 
 def call(module: Module, inner: Any, host: FakeHost, *fields: tuple[bytes, bytes]) -> Call:
-    params = SimpleNamespace(**vars(PARAMS), metrics=Metrics())
+    params = SimpleNamespace(**vars(PARAMS), gate=gate(), metrics=Metrics())
     head = RequestHead(b"POST", b"http", b"web", b"/a", ((b"content-type", b"application/grpc"), *fields))
     return Call(host, module.make(params, inner), head)
 
@@ -139,7 +144,7 @@ def test_exchanges_do_not_share_anything(module: Module) -> None:
     async def inner(exchange: Exchange) -> None:
         await waiting(next(turn))(exchange)
 
-    params = SimpleNamespace(**vars(PARAMS), metrics=Metrics())
+    params = SimpleNamespace(**vars(PARAMS), gate=gate(), metrics=Metrics())
     service = module.make(params, inner)
     calls = [Call(host, service) for _ in waiters]
     for at in (2, 0, 1):

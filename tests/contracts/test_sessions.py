@@ -99,7 +99,7 @@ async def rig(kind: str) -> AsyncIterator[Rig]:
             while not ends:
                 await trio.lowlevel.checkpoint()
             yield Rig(host, session, changes, ends[0])
-            assert not poller._in_turn
+            assert not poller._turn.running
             poller.abort_all()
             nursery.cancel_scope.cancel()
     finally:

@@ -15,7 +15,7 @@ from router.bind.segments import CLIENT, PATH, ClientParams, PathParams, ServerP
 from router.classifiers.grpc import ByGrpcStatus
 from router.config.edge import GrpcWeb
 from router.filters.budget import Budget, BudgetConfig
-from router.filters.deadline import DeadlineConfig
+from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.forwarded import ForwardedConfig
 from router.filters.retry import RetryPolicy
 from router.model.backoff import constant
@@ -72,8 +72,8 @@ def router(answer: ResponseHead, trailers: Fields, clear: bool) -> Any:
     )
     service = PATH.make(path, service)
     server = ServerParams(
-        metrics, 1000, DeadlineConfig(), None, clear_context=clear, forwarded=ForwardedConfig(), timestamp="x-stamp",
-        grpc_web=GrpcWeb(),
+        metrics, 1000, Deadlines(DeadlineConfig(), metrics), None, clear_context=clear, forwarded=ForwardedConfig(),
+        timestamp="x-stamp", grpc_web=GrpcWeb(),
     )  # fmt: skip
     return host, server_stack((web.IN,), (deadline.IN,)).make(server, service)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.bind.segments import SERVER, ServerParams
 from router.filters.budget import BudgetConfig
-from router.filters.deadline import DeadlineConfig
+from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.hedge import HedgePolicy
 from router.model.stack import Stack
 from router.model.timers import TICK
@@ -64,7 +64,7 @@ class Trial:
         self.machines = [Machine(world, at + 1, 1, lambda: 0.0) for at in range(ENDPOINTS)]
         self.router = Router(world, self.machines, policies, net.connect)
         self.metrics = self.router.metrics.scope("server")
-        params = ServerParams(self.metrics, 10, DeadlineConfig(), None)
+        params = ServerParams(self.metrics, 10, Deadlines(DeadlineConfig(), self.metrics), None)
         service = Stack(SERVER.modules).make(params, self.router.core.route)
         self.clients = [Client(world, net.account, service, plan) for plan in plans]
         self.targets: dict[int, Any] = {}

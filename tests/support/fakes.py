@@ -13,6 +13,7 @@ from router.model.headers import Fields, RequestHead, ResponseHead
 from router.model.lag import LoopLag
 from router.model.strand import Strand, Waiter
 from router.model.timers import Timers
+from router.model.turn import Turn
 
 NOON = 1_700_000_000_000_000_000  # when a fake host's clock begins, in nanoseconds of the epoch
 
@@ -23,6 +24,7 @@ class FakeHost:
     def __init__(self) -> None:
         self.time = 0.0
         self.timers = Timers(lambda: self.time, self.crashed)
+        self.turn = Turn()
         self.lag = LoopLag(self.timers)
         self.nursery: Any = None
         self.events = Events()
@@ -35,6 +37,7 @@ class FakeHost:
         raise AssertionError("nothing here waits for trio")
 
     def pass_time(self, seconds: float) -> None:
+        self.turn.end(self.crashed)
         self.time += seconds
         self.timers.expire()
 

@@ -182,6 +182,34 @@ def test_a_peer_that_is_gone_is_told_of_even_while_nothing_is_read() -> None:
     assert not crashes
 
 
+def test_who_waits_for_the_end_of_the_turn_is_looked_at_before_anything_is_sent() -> None:
+    host = FakeHost()
+    poller = Poller(host.crashed, host.turn)
+    ours, peer = socket.socketpair()
+    connection = Connection(poller, host.timers, ours)
+    order: list[str] = []
+
+    class Looked:
+        def look(self) -> None:
+            order.append("looked")
+            connection.write(b"answer")
+
+    class Reads(Recorder):
+        def received(self, data: bytes) -> None:
+            order.append("read")
+            host.turn.add(Looked())
+
+    connection.start(Reads())
+    peer.send(b"x")
+    poller.turn()
+    assert (order, peer.recv(20)) == (["read", "looked"], b"answer")
+    host.turn.add(Looked())  # outside of a turn: it makes one happen
+    assert poller.turn() == 1
+    assert (order[2:], peer.recv(20)) == (["looked"], b"answer")
+    peer.close()
+    poller.close()
+
+
 def test_a_bug_ends_its_connection_and_no_other() -> None:
     rig = Rig()
     ours, peer = socket.socketpair()

@@ -34,7 +34,7 @@ class Rig:
         self.running: dict[Any, Waiter[bool]] = {}
         self.most = 0
         self.begun: list[Any] = []
-        self.service = admission(self.gate, self._inner)
+        self.service = stats(self.metrics.scope("server"), admission(self.gate, self._inner), admitted=True)
         if size:  # as clients have it
             self.service = entrance(self.gate, stats(self.metrics.scope("client"), self._inner, self.gate))
 
@@ -239,7 +239,7 @@ def test_places_are_handed_on_without_recursion() -> None:
         await hold
         raise Failure(Kind.CONNECT, "refused", Blame.UPSTREAM)
 
-    service = admission(gate, inner)
+    service = entrance(gate, stats(metrics, inner, gate))
     calls = [Call(host, service) for _ in range(5000)]
     hold.wake(None)
     assert all(call.done for call in calls)

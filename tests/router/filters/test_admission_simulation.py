@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from router.filters.adaptive import AdaptiveConfig, AdaptiveLimit, sampling
-from router.filters.admission import Gate, admission
+from router.filters.admission import Gate, entrance
 from router.filters.priority import PRIORITY
 from router.filters.shedding import Shedding
+from router.filters.stats import stats
 from router.model.failure import Kind
 from router.model.metrics import Metrics
 from tests.support.queueing import Backend, World
@@ -48,7 +49,7 @@ class Farm:
         shedding = Shedding(host, self.metrics, "backend", 503, self.world.rng.random)
         self.gate = gate(host, limit or 1000, size, shedding, self.metrics)
         self.adaptive = None if limit else AdaptiveLimit(AdaptiveConfig(), self.gate, host, self.metrics)
-        self.world.service = admission(self.gate, sampling(self.adaptive, self.backend.conduct))
+        self.world.service = entrance(self.gate, stats(self.metrics, sampling(self.adaptive, self.backend.conduct), self.gate))
         self.world.at(0, self._look)
 
     def unlimited(self) -> Farm:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.filters.deadline import CTX_DEADLINE, SKEW, DeadlineConfig, deadline_in, deadline_out
+from router.filters.deadline import CTX_DEADLINE, SKEW, DeadlineConfig, Deadlines, deadline_in, deadline_out
+from router.filters.stats import stats
 from router.filters.timeout import attempt_timeout, total_timeout
 from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
@@ -34,7 +35,8 @@ class World:
 
     def __init__(self, service: Any, config: DeadlineConfig | None = None) -> None:
         self.host, self.metrics = FakeHost(), Metrics()
-        self.service = deadline_in(config or DeadlineConfig(), self.metrics, service)
+        deadlines = Deadlines(config or DeadlineConfig(), self.metrics)
+        self.service = stats(Metrics(), deadline_in(deadlines, service), missed=deadlines.missed)
 
     def call(self, *fields: tuple[bytes, bytes]) -> Call:
         return Call(self.host, self.service, request(*fields))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.model.timers import TICK, Lane, Sweep, Timer, take
+from router.model.timers import TICK, Lane, Timer, take
 from tests.support.fakes import FakeHost
 
 
@@ -64,36 +64,23 @@ def test_a_lane_goes_on_behind_a_callback_that_raises() -> None:
     assert (ended, len(crashes)) == ([0, 2], 1)
 
 
-def test_a_sweep_looks_once_at_each_within_twice_its_time() -> None:
-    host, looked = FakeHost(), dict[int, float]()
-    sweep: Sweep[int] = Sweep(host.timers, 0.01, lambda who: looked.__setitem__(who, host.time))
-    added = {}
-    for who in range(40):
-        host.pass_time(0.0013)
-        sweep.add(who)
-        added[who] = host.time
-    for _ in range(30):
-        host.pass_time(0.001)
-    assert list(looked) == list(added)
-    assert all(0.01 <= looked[who] - added[who] <= 0.0241 for who in added)
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.3)), max_size=30))
+def test_who_would_end_before_another_is_not_taken_into_the_lane(steps: list[tuple[float, float]]) -> None:
+    host, due = FakeHost(), dict[int, float]()
+    ended: dict[int, float] = {}
+    lane: Lane[int] = Lane(host.timers, 1.0, lambda who: ended.__setitem__(who, host.time))
+    last = -1.0
+    for at, (seconds, ago) in enumerate(steps):
+        host.pass_time(seconds)
+        began = host.time - ago
+        assert lane.add(at, began) == (began >= last)
+        if began >= last:
+            last, due[at] = began, began + 1.0
+    for _ in range(150):
+        host.pass_time(0.01)
+    assert list(ended) == list(due)
+    assert all(0 <= ended[who] - due[who] <= 0.5 + TICK for who in due)
     assert not any(host.timers._buckets.values())
-
-
-def test_a_sweep_goes_on_behind_a_callback_that_raises() -> None:
-    host, looked, crashes = FakeHost(), list[int](), list[Exception]()
-    host.timers.crashed = crashes.append
-
-    def look(who: int) -> None:
-        if who == 1:
-            raise ValueError("a bug")
-        looked.append(who)
-
-    sweep: Sweep[int] = Sweep(host.timers, 1.0, look)
-    for who in range(3):
-        sweep.add(who)
-    for _ in range(3):
-        host.pass_time(1.1)
-    assert (looked, len(crashes)) == ([0, 2], 1)
 
 
 def test_a_bucket_that_is_empty_again_keeps_no_memory() -> None:
