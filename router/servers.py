@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from router import settings
-from router.access_log.forms import JsonLine, renderer
+from router.access_log.forms import renderer
+from router.access_log.json_line import JsonLine
+from router.access_log.record import Render
 from router.access_log.writer import FileSettings, Writer
 from router.bind.router import RouterCore
 from router.bind.routes import Routes
@@ -20,8 +23,9 @@ from router.filters.access_log import AccessLog
 from router.filters.admission import Gate
 from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.shedding import Shedding
+from router.model.exchange import Exchange
 from router.model.metrics import Metrics
-from router.spi import ProtocolPlugin, Server, ServerContext, Upgrade
+from router.spi import ProtocolPlugin, Recorder, Server, ServerContext, Upgrade
 from router.tracing.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -97,17 +101,13 @@ class Servers:
             file = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
             writer = self.worker.log_files[keys.file] = Writer(self.worker.host, file, self.metrics.scope("access_log"))
         render = renderer(keys.format, self.router.label, server, Routes(self._core.settings.interpreter).of)
-        return AccessLog(render, writer.write, keys.sample)
+        return AccessLog(writer.keeper(render), keys.sample)
 
     def _recent(self, server: str) -> tuple[AccessLog, ...]:
         """For each recorder of the worker, what fills it."""
         route = Routes(self._core.settings.interpreter).of
-        return tuple(
-            [
-                AccessLog(JsonLine(self.router.label, server, route), recorder.keep, recorder.sample)
-                for recorder in self.worker.recorders
-            ]
-        )
+        line = JsonLine(self.router.label, server, route)
+        return tuple([AccessLog(_kept(recorder, line), recorder.sample) for recorder in self.worker.recorders])
 
     def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
         """Linkerd's limit of a server: no queue, and a reset (REFUSED_STREAM) on HTTP/2. ``nacks`` is Linkerd's name."""
@@ -116,6 +116,15 @@ class Servers:
         shedding = Shedding(self.worker.host, metrics, where, None)
         metrics.total("nacks", lambda: shedding.total)
         return Gate(self.worker.host, limit, 0, shedding, metrics)
+
+
+def _kept(recorder: Recorder, render: Render) -> Callable[[Exchange], None]:
+    """A recorder keeps few records, and has them at once."""
+
+    def keep(exchange: Exchange) -> None:
+        recorder.keep(render(exchange, exchange.now(), exchange.host.wall_ns()))
+
+    return keep
 
 
 def _inherited(own: Any, router: Any) -> Any:

@@ -55,15 +55,21 @@ def deadline_out(params: Any, next_service: Service) -> Service:
 
 
 def _told(head: RequestHead, left: float) -> RequestHead:
-    """The head with what is left. Of a router's limit that is the same for many requests: the last head is kept, by them."""
-    fields = [field for field in head.fields if field[0] != NAME]
-    fields.append((NAME, show_timeout(left)))
-    told = head.with_fields(tuple(fields))
+    """The head with what is left. Of a router's limit that is the same for many requests: the last one is kept, and so is what
+    it was put to, by heads that come again."""
+    cached = head.forwarded
+    if cached is not None and cached[0] is NAME:
+        bare: RequestHead = cached[1][3]
+    elif head.get(NAME) is None:
+        bare = head
+    else:
+        bare = head.with_fields(tuple([field for field in head.fields if field[0] != NAME]))
+    told = bare.branch((NAME, show_timeout(left)))
     if left < 1:
         told.shared = False  # timeouts of less than a second are told more exactly
-    elif head.shared:
-        millis, step = coarse(left)
-        head.forwarded = (NAME, (millis / 1000, (millis + step) / 1000, told))
+    if head.shared:
+        millis, step = coarse(left) if left >= 1 else (0, 0)
+        head.forwarded = (NAME, (millis / 1000, (millis + step) / 1000, told, bare))
     return told
 
 

@@ -14,6 +14,7 @@ from protocols.http2.connection import Http2Connection, measure
 from protocols.http2.frames import ConnectionFault
 from protocols.http2.state import Settings
 from protocols.http2.stream import Stream
+from protocols.http2.tables import Grafted
 from protocols.http2.validation import Malformed, response_head, trailer_fields
 from protocols.wire.connection import Connection as Wire
 from protocols.wire.connection import WireProtocol
@@ -103,6 +104,9 @@ def request_fields(head: RequestHead) -> Fields:
     if rendered is not None and rendered[0] is request_fields:
         fields: Fields = rendered[1]
         return fields
+    stem = head.stem
+    if stem is not None and stem.shared:
+        return _grafted(head, request_fields(stem))
     fields = (
         (b":method", head.method),
         (b":scheme", head.scheme),
@@ -114,6 +118,14 @@ def request_fields(head: RequestHead) -> Fields:
         fields = _for_tunnel(fields)
     if not head.authority:
         fields = tuple(field for field in fields if field[0] != b":authority")
+    if head.shared:
+        head.rendered = (request_fields, fields)
+    return fields
+
+
+def _grafted(head: RequestHead, stem: Fields) -> Fields:
+    fields = Grafted((*stem, head.fields[-1]))
+    fields.stem = stem
     if head.shared:
         head.rendered = (request_fields, fields)
     return fields

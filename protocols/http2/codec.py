@@ -36,6 +36,7 @@ from protocols.http2.tables import (
     SHORT_COOKIE,
     STATIC,
     STATIC_SIZE,
+    Grafted,
     HeaderCodecError,
     Sensitive,
     coded,
@@ -376,11 +377,17 @@ class Encoder:
             known = self._blocks.find(id(fields))
             if known is not None:
                 return known[1]
-        self._repeats = shared
         if self._lowest is not None:
+            self._repeats = shared
             return self._announcement(self._lowest) + self._encode(fields)
         entries = len(self._table)
-        block = self._encode(fields)
+        if type(fields) is Grafted:
+            block = self.encode(fields.stem, shared=True)
+            self._repeats = False
+            block += self._encode(fields[-1:])
+        else:
+            self._repeats = shared
+            block = self._encode(fields)
         if shared and entries == len(self._table):
             self._blocks.put(id(fields), (fields, block))
         return block

@@ -9,7 +9,7 @@ import re
 
 from hpack.table import HeaderTable
 
-from router.model.headers import Field
+from router.model.headers import Field, Fields
 
 DEFAULT_TABLE = 4096  # bytes, SETTINGS_HEADER_TABLE_SIZE before any SETTINGS (RFC 9113 §6.5.2)
 ENTRY_OVERHEAD = 32  # bytes that an entry counts beside name and value (RFC 7541 §4.1)
@@ -45,6 +45,12 @@ class Sensitive(tuple[bytes, bytes]):
 
     def __ne__(self, other: object) -> bool:
         return self is not other
+
+
+class Grafted(tuple[Field, ...]):  # noqa: SLOT001 - an attribute is what it is for
+    """The fields of ``stem``, a tuple that comes again, and one more."""
+
+    stem: Fields
 
 
 def field_fault(field: Field) -> str | None:

@@ -6,6 +6,7 @@ request's own dtab). ``attempts`` are those that reached the choice of an endpoi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -16,6 +17,24 @@ from router.tracing.forms import trace_id_of
 
 Route = Callable[[Exchange], Routed]
 """The way that an exchange has gone."""
+Render = Callable[[Exchange, float, int], str]
+"""Makes a line of an exchange that was over at that time of the host's clock, and of day (nanoseconds of the epoch)."""
+
+
+class Clock:
+    """The time of day as text, made once a second."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+        self._second = 0
+        self._text = ""
+
+    def second(self, seconds: float) -> str:
+        """That second."""
+        if int(seconds) != self._second:
+            self._second = int(seconds)
+            self._text = time.strftime(self._form, time.localtime(seconds))
+        return self._text
 
 
 def text(value: bytes | None) -> str | None:
@@ -29,10 +48,11 @@ def trace_of(exchange: Exchange) -> str | None:
     return trace_id_of(exchange.request) if trace is None else trace.context.trace_id
 
 
-def values(exchange: Exchange, router: str, server: str, route: Route, clock: str) -> dict[str, Any]:
-    """Every field of :data:`router.config.access_log.FIELDS`, in that order."""
+def values(exchange: Exchange, router: str, server: str, route: Route, clock: str, now: float) -> dict[str, Any]:
+    """Every field of :data:`router.config.access_log.FIELDS`, in that order. ``clock``: the time of day as text; ``now``: the
+    host's clock, when the exchange was over."""
     head, response, failure = exchange.request, exchange.response, exchange.failure
-    received, now = exchange.received_at, exchange.now()
+    received = exchange.received_at
     endpoint, attempts = exchange.endpoint, exchange.attempts or []
     limited = exchange.deadline != inf
     first_sent = attempts[0].began if attempts else None

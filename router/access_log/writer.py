@@ -2,13 +2,15 @@
 
 Theory of operation
 
-1. Lines are kept until ``EVERY`` seconds have passed since the first of them, then handed to a thread, which writes them
+1. Exchanges that are over are made lines of ``BATCH`` at a time, or when the lines are due: one after the other that takes a
+   third of what it takes between other work, since the processor's caches do not hold both.
+2. Lines are kept until ``EVERY`` seconds have passed since the first of them, then handed to a thread, which writes them
    with one call. What is handed over and not written yet is bounded by ``MAX_BYTES``; beyond that lines are dropped, and
    counted.
-2. Before it writes the thread looks whether the path still is the file that it has open (somebody may have moved it away), and
+3. Before it writes the thread looks whether the path still is the file that it has open (somebody may have moved it away), and
    whether the file is to give way to a new one. Several processes may write to one file: they append, and the one that holds
    the file's lock moves it; the others notice.
-3. What goes wrong loses those lines. It is counted, told once in ``TELL_EVERY`` seconds, and tried again with the next ones.
+4. What goes wrong loses those lines. It is counted, told once in ``TELL_EVERY`` seconds, and tried again with the next ones.
 """
 
 from __future__ import annotations
@@ -18,17 +20,21 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import attrs
 
+from router.access_log.record import Render
 from router.config.access_log import RollPolicy
+from router.model.exchange import Exchange
 from router.model.host import Host
 from router.model.metrics import Metrics
 
 EVERY = 0.1
+BATCH = 64
 MAX_BYTES = 8 << 20
 TELL_EVERY = 60.0
 STDOUT = "-"
@@ -121,12 +127,13 @@ def _all(fd: int, data: bytes) -> None:
 
 
 class Writer:
-    """See the theory of operation. ``write`` is called on the loop."""
+    """See the theory of operation. Everything but the thread is on the loop."""
 
     def __init__(self, host: Host, settings: FileSettings, metrics: Metrics) -> None:
         self._host = host
         self._settings = settings
         self._lines: list[str] = []
+        self._over: list[tuple[Render, Exchange, float]] = []
         self._timer: Any = None
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._waiting = 0  # bytes handed over and not written; the thread's and the loop's, under the lock
@@ -138,14 +145,33 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
         self._thread.start()
 
-    def write(self, line: str) -> None:
-        """Write ``line``, which ends with a newline, soon."""
-        self._lines.append(line)
-        if self._timer is None:
-            self._timer = self._host.timers.after(EVERY, self._hand_over)
+    def keeper(self, render: Render) -> Callable[[Exchange], None]:
+        """What takes exchanges whose lines ``render`` makes; see :class:`router.filters.access_log.AccessLog`."""
+
+        now = self._host.timers.now
+
+        def keep(exchange: Exchange) -> None:
+            over = self._over
+            over.append((render, exchange, now()))
+            if len(over) >= BATCH:
+                self._render()
+            elif self._timer is None:
+                self._timer = self._host.timers.after(EVERY, self._hand_over)
+
+        return keep
+
+    def _render(self) -> None:
+        over, self._over = self._over, []
+        ahead = self._host.wall_ns() - int(self._host.timers.now() * 1e9)
+        for render, exchange, now in over:
+            try:
+                self._lines.append(render(exchange, now, ahead + int(now * 1e9)))
+            except Exception as error:  # noqa: BLE001 - a bug costs its line, and no other
+                self._host.crashed(error)
 
     def _hand_over(self, _: Any) -> None:
         self._timer = None
+        self._render()
         lines, self._lines = self._lines, []
         data = "".join(lines).encode("utf-8", "backslashreplace")
         with self._lock:

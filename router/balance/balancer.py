@@ -8,6 +8,7 @@ the first answer wait for it: at most ``MAX_WAITERS`` of them, and no longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from math import inf
 from typing import Any
@@ -17,7 +18,7 @@ from router.balance.breaker import ALIVE, Breaker, BreakerSettings, cause_of
 from router.balance.endpoints import keep_known
 from router.balance.roster import Roster
 from router.balance.tunnels import Sessions
-from router.model.exchange import Attempt, Exchange
+from router.model.exchange import GRPC_OK, Attempt, Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.metrics import Metrics
 from router.model.service import Service
@@ -143,7 +144,10 @@ class Balancer:
             if breaker is not None:
                 breaker.ended(exchange, epoch)
             if exchange.attempts is not None:
-                exchange.attempts.append(_attempt(exchange, target, started))
+                trailers, heard = exchange.trailers, exchange.responded_at
+                usual = trailers and trailers[0] == GRPC_OK and exchange.failure is None
+                outcome = "ok" if usual else _outcome(exchange)
+                exchange.attempts.append(_attempt((target.shown, outcome, started, heard, exchange.host.timers.now())))
             if self._ended is not None:
                 until = exchange.responded_at or exchange.now()
                 self._ended(target, until - started, exchange.judged is SUCCESS or _went_well(exchange))
@@ -254,13 +258,14 @@ class Balancer:
             target.close()
 
 
-def _attempt(exchange: Exchange, target: EndpointTarget, began: float) -> Attempt:
+_attempt = partial(tuple.__new__, Attempt)  # without the call in Python that a NamedTuple makes
+
+
+def _outcome(exchange: Exchange) -> str:
     """What came of an attempt, in the words of events."""
     if exchange.complete and exchange.failure is None and exchange.grpc_status == b"0":
-        outcome = "ok"
-    else:
-        outcome = cause_of(exchange)
-    return Attempt(target.shown, outcome, began, exchange.responded_at, exchange.host.timers.now())
+        return "ok"
+    return cause_of(exchange)
 
 
 def _went_well(exchange: Exchange) -> bool | None:

@@ -37,7 +37,8 @@ class Routes:
         known = self._known.get(id(bound))
         if known is not None and known[0] is bound:
             routed = known[1]
-            if routed.path == exchange.path and routed.local == exchange.local_dtab:
+            path, local = exchange.path, exchange.local_dtab
+            if (routed.path is path or routed.path == path) and (routed.local is local or routed.local == local):
                 return routed
         routed = Routed(exchange.path, exchange.local_dtab, self._version, bound, self._find(exchange))
         self._known[id(bound)] = (bound, routed)

@@ -58,6 +58,7 @@ class ByGrpcStatus:
     ) -> None:
         self._successes = _written(successes)
         self._retryable = None if retryable is None else _written(retryable)
+        self._retries = self._retryable is None or bool(self._retryable)
         self._statuses = _AS_UNAVAILABLE if compliant else _NO_STATUSES
         self._compliant = compliant
         self._broken = broken
@@ -94,7 +95,7 @@ class ByGrpcStatus:
         if end:
             status = head.get(b"grpc-status")
             return status not in self._successes and self._failed(status) is RETRYABLE
-        return self._retryable != frozenset() and (exchange.body is None or exchange.body.ended)
+        return self._retries and (exchange.body is None or exchange.body.ended)
 
 
 def _written(codes: Iterable[int]) -> frozenset[bytes]:

@@ -1,4 +1,8 @@
-"""A record of each exchange when it is over, of all of them or of a sample; an access log always has those that failed."""
+"""A record of each exchange when it is over, of all of them or of a sample; an access log always has those that failed.
+
+It is of the moment when the exchange is closed: its times end when the answer has left, and a client that went away before that
+is seen. It may be written a little later, several at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,17 @@ from random import random
 import attrs
 
 from router.model.exchange import Exchange
-from router.model.service import Service
+from router.model.service import Conducting, Service
 from router.model.verdict import SUCCESS
+
+Record = Callable[[Exchange], None]
 
 
 @attrs.frozen
 class AccessLog:
-    """``render`` makes a line of an exchange, ``write`` takes it; ``sample``: which share of what succeeds is recorded."""
+    """``keep`` takes an exchange that is over; ``sample``: which share of what succeeds is recorded."""
 
-    render: Callable[[Exchange], str]
-    write: Callable[[str], None]
+    keep: Record
     sample: float = 1.0
 
 
@@ -25,15 +30,21 @@ def access_log(log: AccessLog | None, next_service: Service) -> Service:
     """Record to ``log``; None: no layer."""
     if log is None:
         return next_service
-    render, write, sample = log.render, log.write, log.sample
+    keep, sample = log.keep, log.sample
 
-    async def access_log_service(exchange: Exchange) -> None:
-        exchange.attempts = []
-        try:
-            await next_service(exchange)
-        finally:
-            if sample >= 1.0 or random() < sample or exchange.verdict is not SUCCESS:
-                write(render(exchange))
+    def record_some(exchange: Exchange) -> None:
+        if random() < sample or exchange.verdict is not SUCCESS:
+            keep(exchange)
+
+    record = keep if sample >= 1.0 else record_some
+
+    def access_log_service(exchange: Exchange) -> Conducting:
+        if exchange.record is None:
+            exchange.attempts = []
+            exchange.record = record
+        else:
+            exchange.record = _both(exchange.record, record)
+        return next_service(exchange)
 
     return access_log_service
 
@@ -46,17 +57,25 @@ def recent_requests(logs: tuple[AccessLog, ...], next_service: Service) -> Servi
 
 
 def _sampled(log: AccessLog, next_service: Service) -> Service:
-    render, write, sample = log.render, log.write, log.sample
+    keep, sample = log.keep, log.sample
 
-    async def recent_requests_service(exchange: Exchange) -> None:
-        if random() >= sample:
-            await next_service(exchange)
-            return
-        if exchange.attempts is None:
-            exchange.attempts = []
-        try:
-            await next_service(exchange)
-        finally:
-            write(render(exchange))
+    def recent_requests_service(exchange: Exchange) -> Conducting:
+        if random() < sample:
+            if exchange.record is None:
+                exchange.attempts = []
+                exchange.record = keep
+            else:
+                exchange.record = _both(exchange.record, keep)
+        return next_service(exchange)
 
     return recent_requests_service
+
+
+def _both(one: Record, other: Record) -> Record:
+    def both(exchange: Exchange) -> None:
+        try:
+            one(exchange)
+        finally:
+            other(exchange)
+
+    return both

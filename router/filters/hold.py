@@ -54,10 +54,12 @@ class Held:
             return
         if not exchange.request.grpc:
             self._be_patient()
-        elif holding.turn.running:
-            holding.turn.late.append(self)
+            return
+        turn = holding.turn
+        if turn.running:
+            turn.late.append(self)
         else:
-            holding.turn.add(self)
+            turn.add(self)
 
     # -- the sink -------------------------------------------------------------------------------------------
 

@@ -23,7 +23,15 @@ def total_timeout(seconds: float | None, most: float | None, next_service: Servi
         nonlocal lane
         if lane is None:  # the first exchange brings the clock
             lane = Lane(exchange.host.timers, limit, Exchange.expire)
-        exchange.tighten(exchange.received_at + limit, cause, lane)
+        began = exchange.received_at
+        deadline = began + limit
+        if lane.runs and began >= lane.last and exchange.bucket is None and deadline < exchange.deadline:  # written out
+            exchange.deadline, exchange.deadline_cause = deadline, cause
+            lane.last = began
+            lane.waiting[exchange] = deadline
+            exchange.bucket = lane.waiting
+        else:
+            exchange.tighten(deadline, cause, lane)
         return next_service(exchange)
 
     return total_timeout_service

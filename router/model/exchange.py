@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from router.model.body import Sink, Source
 from router.model.ends import Ends
@@ -39,6 +39,7 @@ Edit = Callable[[ResponseHead], ResponseHead]
 Gate = Callable[["Exchange", ResponseHead, bool], Sink]
 """Called in place of ``reply.start`` with the edited head and whether it ends the response; returns the body's sink."""
 Heard = Callable[["Exchange"], None]
+GRPC_OK = (b"grpc-status", b"0")
 
 
 class Reply(Sink, Protocol):
@@ -86,15 +87,14 @@ class Reply(Sink, Protocol):
         """Send the final response's head; returns the sink for its body (usually the reply itself)."""
 
 
-class Attempt:
+class Attempt(NamedTuple):
     """What is kept of one attempt: the endpoint, what came of it, and when it began, was answered (0: never) and ended."""
 
-    __slots__ = ("began", "ended", "endpoint", "heard", "outcome")
-
-    def __init__(self, endpoint: str, outcome: str, began: float, heard: float, ended: float) -> None:
-        self.endpoint = endpoint
-        self.outcome = outcome
-        self.began, self.heard, self.ended = began, heard, ended
+    endpoint: str
+    outcome: str
+    began: float
+    heard: float
+    ended: float
 
 
 class Routed:
@@ -147,16 +147,18 @@ class Exchange:
     classifier of the logical name, ``marks`` what is put on its responses. ``held`` is the response that a gate has not let
     through yet. ``judged``: the verdict, once somebody has asked for it. ``sent_at``: when the attempt began, or got its
     connection if it had to wait for one; kept only where ``heard`` is set. ``attempts``: a list where those are to be kept.
-    ``lane``: where an attempt waits for its response's head, until that comes or :meth:`stop_waiting`. ``place``: the server's
-    limit, once it has let the exchange in.
+    ``record`` is called when the exchange is closed; whoever sets it sets ``attempts``.
+    ``bucket``: where it waits for its deadline (see :func:`~router.model.timers.take`). ``lane``: where an attempt waits for
+    its response's head, until that comes or :meth:`stop_waiting`. ``place``: the server's limit, once it has let the exchange
+    in.
     ``trace``: where it belongs to a trace. ``note`` is free room for filters, by role.
     """
 
     __slots__ = (
-        "_bucket", "attempt", "attempts", "body", "bound", "classify", "complete", "deadline",
-        "deadline_cause", "edits", "endpoint", "failure", "gate", "heard", "held", "host", "judged", "lane", "local_dtab",
-        "marks", "note", "path", "place", "received_at", "reply", "request", "responded_at", "response", "retries", "sent_at",
-        "strand", "trace", "trailers", "tried",
+        "attempt", "attempts", "body", "bound", "bucket", "classify", "complete", "deadline", "deadline_cause", "edits",
+        "endpoint", "failure", "gate", "heard", "held", "host", "judged", "lane", "local_dtab", "marks", "note", "path",
+        "place", "received_at", "record", "reply", "request", "responded_at", "response", "retries", "sent_at", "strand",
+        "trace", "trailers", "tried",
     )  # fmt: skip
 
     def __init__(self, host: Host, request: RequestHead, body: Source | None, reply: Reply) -> None:
@@ -169,7 +171,7 @@ class Exchange:
         self.responded_at = self.sent_at = 0.0
         self.deadline = inf
         self.deadline_cause = ""
-        self._bucket: Bucket | None = None  # of the timer wheel
+        self.bucket: Bucket | None = None  # of the timer wheel
         self.lane: dict[Exchange, float] | None = None
         self.place: Any = None
         self.path: Any = None
@@ -182,6 +184,7 @@ class Exchange:
         self.complete = False
         self.retries = 0
         self.attempts: list[Attempt] | None = None
+        self.record: Callable[[Exchange], None] | None = None
         self.trace: Trace | None = None
         self.tried: tuple[Any, ...] = ()
         self.classify: Classifier = BY_COMPLETION
@@ -228,7 +231,7 @@ class Exchange:
     def open(self, head: ResponseHead) -> Sink:
         """The tunnel that was asked for is open, says ``head``. Returns where its bytes go. Deadlines are for answers: from now
         on there is none."""
-        bucket, self._bucket = self._bucket, None
+        bucket, self.bucket = self.bucket, None
         if bucket is not None:
             take(bucket, self)
         self.deadline, self.deadline_cause = inf, ""
@@ -303,12 +306,12 @@ class Exchange:
             return
         self.deadline = deadline
         self.deadline_cause = cause
-        if self._bucket is not None:
-            take(self._bucket, self)
+        if self.bucket is not None:
+            take(self.bucket, self)
         if lane is not None and lane.add(self, self.received_at):
-            self._bucket = lane.waiting
+            self.bucket = lane.waiting
         else:
-            self._bucket = self.host.timers.put(deadline, self)
+            self.bucket = self.host.timers.put(deadline, self)
 
     def stop_waiting(self) -> None:
         """There is no attempt any more that waits for its head."""
@@ -322,10 +325,18 @@ class Exchange:
             self.strand.cancel(deadline_failure(self.deadline_cause, self.deadline - self.received_at))
 
     def close(self) -> None:
-        """Drop timers and break reference cycles; called once, by the shell that made the exchange."""
-        bucket, self._bucket = self._bucket, None
-        if bucket is not None:
-            take(bucket, self)
+        """Drop timers and break reference cycles; called once, by the shell that made the exchange. Nothing is raised."""
+        record, self.record = self.record, None
+        if record is not None:
+            try:
+                record(self)
+            except Exception as error:  # noqa: BLE001 - a bug in records is nobody's end
+                self.host.crashed(error)
+        bucket, self.bucket = self.bucket, None
+        if bucket is not None:  # as take does it
+            bucket.pop(self, None)
+            if not bucket:
+                bucket.clear()
         if self.lane is not None:
             self.stop_waiting()
         if self.body is not None:

@@ -77,10 +77,11 @@ class RequestHead(Head):
     ``authority`` is the Host of HTTP/1.1; there is no ``host`` field in ``fields``. ``length`` is the declared
     Content-Length or None; the field itself stays in ``fields``. ``grpc``: the content type is gRPC's.
     ``version``: (1, 0), (1, 1) or (2, 0), as received. ``tunnel``: the kind of tunnel that is asked for, ``b""`` for none. A
-    request for a WebSocket is a GET whatever the protocol (RFC 8441 §5); a CONNECT has neither scheme nor path.
+    request for a WebSocket is a GET whatever the protocol (RFC 8441 §5); a CONNECT has neither scheme nor path. ``stem``: the
+    head that this one is, but for one more field at its end; what is derived from the stem need not be made anew.
     """
 
-    __slots__ = ("authority", "grpc", "length", "method", "path", "routed", "scheme", "tunnel", "version")
+    __slots__ = ("authority", "grpc", "length", "method", "path", "routed", "scheme", "stem", "tunnel", "version")
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class RequestHead(Head):
         self.forwarded = None
         self.rendered = None
         self.shared = False
+        self.stem: RequestHead | None = None
         self.routed: tuple[Any, Any] | None = None
         self.grpc = is_grpc(self.get(b"content-type"))
 
@@ -121,7 +123,13 @@ class RequestHead(Head):
         head.version, head.length, head.grpc, head.shared = self.version, self.length, self.grpc, self.shared
         head.tunnel = self.tunnel
         head.fields = fields
-        head._index = head.forwarded = head.rendered = head.routed = None
+        head._index = head.forwarded = head.rendered = head.routed = head.stem = None
+        return head
+
+    def branch(self, field: Field) -> RequestHead:
+        """This head with ``field`` at its end, which is another one before long."""
+        head = self.with_fields((*self.fields, field))
+        head.stem = self
         return head
 
 

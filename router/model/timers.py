@@ -156,19 +156,20 @@ class Timers:
 
 
 class Lane(Generic[T]):
-    """Waits of ``seconds`` each. ``waiting``: who waits, and until when; whoever is popped from it waits no more.
+    """Waits of ``seconds`` each. ``waiting``: who waits, and until when; whoever is popped from it waits no more. ``last``:
+    when the latest of them began; while the lane ``runs`` those that begin later may be put there without :meth:`add`.
 
     ``expired`` is called with each whose time has come.
     """
 
-    __slots__ = ("_expired", "_last", "_running", "_seconds", "_timers", "waiting")
+    __slots__ = ("_expired", "_seconds", "_timers", "last", "runs", "waiting")
 
     def __init__(self, timers: Timers, seconds: float, expired: Callable[[T], None]) -> None:
         self._timers = timers
         self._seconds = seconds
         self._expired = expired
-        self._running = False
-        self._last = -inf
+        self.runs = False
+        self.last = -inf
         self.waiting: dict[T, float] = {}
 
     def add(self, who: T, began: float | None = None) -> bool:
@@ -176,12 +177,12 @@ class Lane(Generic[T]):
         that is here already: it is for the wheel then."""
         if began is None:
             began = self._timers.now()
-        elif began < self._last:
+        elif began < self.last:
             return False
-        self._last = began
+        self.last = began
         self.waiting[who] = due = began + self._seconds
-        if not self._running:
-            self._running = True
+        if not self.runs:
+            self.runs = True
             self._timers.put(due, self)
         return True
 
@@ -195,7 +196,7 @@ class Lane(Generic[T]):
                 return
             del waiting[who]
             self._tell(who)
-        self._running = False
+        self.runs = False
 
     def _tell(self, who: T) -> None:
         try:

@@ -14,7 +14,7 @@ Theory of operation
 
 from __future__ import annotations
 
-from random import getrandbits
+from random import getrandbits, random, randrange
 
 from router.model.exchange import Exchange
 from router.model.headers import TRACESTATE, Fields, RequestHead
@@ -65,6 +65,7 @@ class Tracing:
         self._carrier = self._carrier_for(())
         self._exporters = tuple([(bound_of(exporter.rate), exporter) for exporter in exporters])
         self._bound = max([bound for bound, _ in self._exporters], default=0)
+        self.rate = 1.0 if self._always else self._bound / 2**64
         self._everywhere = Spans(label, exporters) if exporters else None
 
     def _carrier_for(self, came: tuple[Form, ...]) -> Carrier:
@@ -73,8 +74,9 @@ class Tracing:
             carrier = self._carriers[came] = Carrier(came if self._own in came else (*came, self._own))
         return carrier
 
-    def trace(self, exchange: Exchange, malformed: Counter) -> Trace | None:
-        """The trace of a request, if it is to have one. Changes its head."""
+    def trace(self, exchange: Exchange, malformed: Counter, drawn: bool = False) -> Trace | None:
+        """The trace of a request, if it is to have one. Changes its head. ``drawn``: whoever asks has found what is kept by the
+        head, which says nothing, and drawn by :attr:`rate` that the request is to have one."""
         head = exchange.request
         cached = head.forwarded
         if cached is not None and cached[0] is self:
@@ -83,9 +85,9 @@ class Tracing:
             twins = self._twins(head)
         else:
             return self._trace_speaking(exchange, malformed)
-        low = getrandbits(64)
-        if low < self._bound or self._always:
+        if drawn or random() < self.rate:
             exchange.request = twins[1]
+            low = getrandbits(64) if self._always else randrange(self._bound)
             return self._begin(exchange, low, None, self._carrier, False)
         exchange.request = twins[0]
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -40,7 +41,7 @@ def span_of(span: Span) -> dict[str, Any]:
         "timestamp": span.start // 1000,
         "duration": max(1, (span.end - span.start) // 1000),
         "localEndpoint": {"serviceName": span.service},
-        "tags": {name: _text(value) for name, value in span.tags.items()},
+        "tags": {name: value if type(value) is str else _text(value) for name, value in span.tags.items()},
     }
     if context.parent:
         made["parentId"] = f"{context.parent:016x}"
@@ -59,12 +60,18 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is True or value is False else str(value)
 
 
-def _endpoint(host: str, port: int) -> dict[str, Any]:
+@lru_cache(maxsize=1024)
+def _version(host: str) -> int:
+    """Of IP; 0 where the host is a name."""
     try:
-        version = ipaddress.ip_address(host).version
+        return ipaddress.ip_address(host).version
     except ValueError:
-        return {"serviceName": host, "port": port}
-    return {f"ipv{version}": host, "port": port}
+        return 0
+
+
+def _endpoint(host: str, port: int) -> dict[str, Any]:
+    version = _version(host)
+    return {f"ipv{version}" if version else "serviceName": host, "port": port}
 
 
 class ZipkinTracer:
@@ -78,7 +85,7 @@ class ZipkinTracer:
 
     def encode(self, spans: Sequence[Span]) -> bytes:
         """Elements of the list."""
-        return ",".join([_encode(span_of(span)) for span in spans]).encode()
+        return _encode([span_of(span) for span in spans])[1:-1].encode()
 
     async def deliver(self, pieces: Sequence[bytes]) -> None:
         """Post the list."""

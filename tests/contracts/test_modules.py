@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,9 +41,17 @@ def gate() -> Gate:
     return Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
 
 
+LINE = renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, ""))
+
+
+def record(exchange: Exchange) -> None:
+    """What is recorded can be written."""
+    json.loads(LINE(exchange, exchange.now(), 0))
+
+
 PARAMS = SimpleNamespace(
-    log=AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),
-    recent=(AccessLog(renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, "")), lambda line: None),),
+    log=AccessLog(record),
+    recent=(AccessLog(record),),
     classify=BY_COMPLETION,
     max_call_depth=10,
     total_timeout=1.0,

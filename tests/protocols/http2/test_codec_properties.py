@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from protocols.http2.codec import Decoder, Encoder, HeaderCodecError, Memo, Sensitive
-from protocols.http2.tables import ENTRY_OVERHEAD, STATIC
+from protocols.http2.tables import ENTRY_OVERHEAD, STATIC, Grafted
 from router.model.headers import Field, Fields
 
 pytestmark = pytest.mark.slow  # a second each
@@ -100,6 +100,25 @@ def test_hpack_and_we_decode_what_we_encode(steps: list[Step]) -> None:
         assert encoder._table == decoder._table == list(reversed(reference.header_table.dynamic_entries))
         assert encoder._size == sum(len(name) + len(value) + ENTRY_OVERHEAD for name, value in encoder._table)
         assert encoder._size <= encoder._limit
+
+
+@given(conversations(), st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1))
+def test_a_field_that_is_grafted_on_a_block_is_decoded_behind_it(steps: list[Step], grafts: list[tuple[int, bool]]) -> None:
+    encoder, reference = Encoder(TABLE), oracle()
+    kept: dict[int, Grafted] = {}
+    stems = [step[0] for step in steps if not isinstance(step, int)] or [()]
+    for at, (number, shared) in enumerate([*grafts, *grafts]):
+        step = steps[at % len(steps)] if steps else 100
+        if isinstance(step, int):
+            encoder.resize(step)
+        fields = kept.get(number)
+        if fields is None:
+            stem = stems[number % len(stems)]
+            fields = kept[number] = Grafted((*stem, (b"grpc-timeout", b"%dm" % number)))
+            fields.stem = stem
+        data = encoder.encode(fields, shared=shared)
+        assert plain(reference.decode(data, raw=True)) == plain(fields)
+        assert encoder._table == list(reversed(reference.header_table.dynamic_entries))
 
 
 def with_memos(decoder: Decoder, size: int) -> Decoder:

@@ -40,13 +40,18 @@ def routed(exchange: Exchange) -> Routed:
     return Routed(exchange.path, exchange.local_dtab, "abc", exchange.bound, [{"dentry": "/svc=>/x", "line": 3}])
 
 
+def line_of(form: str, made: Exchange) -> str:
+    """Of an exchange that is over now."""
+    return renderer(form, "web", "127.0.0.1:80", routed)(made, made.now(), made.host.wall_ns())
+
+
 def as_json(made: Exchange) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the line says, and what it should."""
-    line = renderer("json", "web", "127.0.0.1:80", routed)(made)
+    line = line_of("json", made)
     assert line.endswith("}\n")
     assert line.count("\n") == 1
     said = json.loads(line)
-    return said, json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routed, said["time"])))
+    return said, json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routed, said["time"], made.now())))
 
 
 def test_a_success() -> None:
@@ -74,6 +79,69 @@ def test_a_success() -> None:
     assert (said["sent_ms"], said["first_byte_ms"], said["total_ms"]) == (500.0, 1250.0, 1500.0)
     assert (said["deadline_ms"], said["left_ms"]) == (2000.0, 500.0)
     assert (said["status"], said["upstream_status"], said["response_bytes"]) == (200, 200, 5)
+
+
+seconds = st.floats(0, 2).map(lambda value: round(value, 6))
+ways = st.fixed_dictionaries(
+    {
+        "peer": st.sampled_from(["192.0.2.1:1", "192.0.2.1:2"]),
+        "path": st.sampled_from([Path.of("svc", "web"), Path.of("svc", "b")]),
+        "endpoint": st.sampled_from([Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)]),
+        "status": st.sampled_from([200, 200, 200, 404, None]),
+        "trailers": st.sampled_from([((b"grpc-status", b"0"),)] * 3 + [((b"grpc-status", b"5"),), ()]),
+        "failure": st.sampled_from([None] * 4 + [Failure(Kind.RESET, "reset", Blame.UPSTREAM)]),
+        "attempts": st.sampled_from([1, 1, 1, 1, 0, 2]),
+        "times": st.lists(seconds, min_size=4, max_size=4).map(sorted),
+        "deadline": st.sampled_from([None, None, 0.5, 5.0]),
+        "heard": st.sampled_from([True, True, True, False]),
+        "grpc": st.sampled_from([True, True, False]),
+        "sent": st.integers(0, 3),
+    }
+)
+
+
+@given(st.lists(ways, min_size=2, max_size=8))
+def test_one_line_after_the_other_says_what_it_should(all_of_them: list[dict[str, Any]]) -> None:
+    kept: dict[tuple[str, Path, int], Routed] = {}
+
+    def route(exchange: Exchange) -> Routed:
+        key = exchange.reply.peer, exchange.path, 0
+        return kept.setdefault(key, Routed(exchange.path, None, "abc", exchange.bound, [{"dentry": "/a=>/b", "line": 3}]))
+
+    heads = {kind: head(fields=((b"content-type", b"application/grpc"),) if kind else ()) for kind in (True, False)}
+    for one in heads.values():
+        one.shared = True
+    bound = Bound(Path.of("#", "x"), None, Path())  # type: ignore[arg-type]
+    host, line = FakeHost(), renderer("json", "web", "127.0.0.1:80", route)
+    for way in [each for one in all_of_them for each in (one, one)]:  # the second one is like the one before
+        host.time = 10.0
+        made = Exchange(host, heads[way["grpc"]], None, RecordingReply())  # type: ignore[arg-type]
+        began, heard, ended, total = way["times"]
+        made.reply.peer, made.reply.sent = way["peer"], way["sent"]  # type: ignore[misc]
+        made.path, made.bound, made.endpoint, made.failure = way["path"], bound, way["endpoint"], way["failure"]
+        if way["status"] is not None:
+            made.respond(ResponseHead(way["status"]), False)
+            made.conclude(way["trailers"])
+        outcome = "ok" if way["trailers"] else f"status {way['status']}"
+        answered = 10 + heard if way["heard"] and way["status"] else 0.0
+        made.responded_at = answered
+        attempt = Attempt(way["endpoint"].show(), outcome, 10 + began, answered, 10 + ended)
+        made.attempts = [attempt] * way["attempts"]
+        made.retries = max(0, way["attempts"] - 1)
+        if way["deadline"] is not None:
+            made.deadline = 10 + way["deadline"]
+        host.time = 10 + total
+        said = json.loads(line(made, made.now(), host.wall_ns()))
+        plain = json.loads(json.dumps(values(made, "web", "127.0.0.1:80", route, said["time"], made.now())))
+        assert tuple(said) == FIELDS
+        for name, value in plain.items():  # a millionth of a second may be rounded the other way
+            assert said[name] == value or name == "attempts" or said[name] == pytest.approx(value, abs=0.0011), name
+        for ours, theirs in zip(said["attempts"], plain["attempts"], strict=True):
+            assert ours == {name: _about(value) for name, value in theirs.items()}
+
+
+def _about(value: Any) -> Any:
+    return pytest.approx(value, abs=0.0011) if isinstance(value, float) else value
 
 
 def test_what_we_answered_ourselves() -> None:
@@ -106,7 +174,7 @@ def test_no_field_can_break_a_line(method: bytes, authority: bytes, path: bytes,
     said, plain = as_json(made)
     assert said == plain
     for form in ("linkerd", "{method} {authority} {path} {failure} {user_agent} {route}"):
-        line = renderer(form, "web", "s", routed)(made)
+        line = line_of(form, made)
         assert line.endswith("\n")
         assert len(line.splitlines()) == 1
         assert line[:-1].isprintable()
@@ -115,17 +183,17 @@ def test_no_field_can_break_a_line(method: bytes, authority: bytes, path: bytes,
 def test_linkerds_line() -> None:
     made = exchange(head(version=(1, 1)))
     made.respond(ResponseHead(404, (), length=7), False)
-    line = renderer("linkerd", "web", "s", routed)(made)
+    line = line_of("linkerd", made)
     before, _, after = line.partition("[")
     assert before == "web 192.0.2.1 - - "
     assert after.partition("] ")[2] == '"GET /a?b=c HTTP/1.1" 404 7 "/from" "me \\"x\\""\n'
     made = exchange(head(fields=()))
-    assert renderer("linkerd", "web", "s", routed)(made).partition("] ")[2] == '"GET /a?b=c HTTP/2" - - "-" "-"\n'
+    assert line_of("linkerd", made).partition("] ")[2] == '"GET /a?b=c HTTP/2" - - "-" "-"\n'
 
 
 def test_a_template() -> None:
     made = exchange(head(), failure=Failure(Kind.UNBOUND, "no\nway", Blame.ROUTER))
-    assert renderer("{status} {endpoint} {failure} {{x}}", "web", "s", routed)(made) == "502 - no\\nway {x}\n"
+    assert line_of("{status} {endpoint} {failure} {{x}}", made) == "502 - no\\nway {x}\n"
 
 
 @pytest.mark.parametrize("form", ["{nope}", "{}", "{status:d}", "{status!r}", "{status.real}"])

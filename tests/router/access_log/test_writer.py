@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from router.access_log import writer as module
-from router.access_log.writer import EVERY, FileSettings, LogFile, Writer
+from router.access_log.writer import BATCH, EVERY, FileSettings, LogFile, Writer
 from router.config.access_log import RollPolicy
 from router.model.metrics import Metrics
-from tests.support.fakes import FakeHost
+from tests.support.fakes import NOON, FakeHost
 
 
 def start(settings: FileSettings) -> tuple[FakeHost, Metrics, Writer]:
@@ -20,15 +20,47 @@ def start(settings: FileSettings) -> tuple[FakeHost, Metrics, Writer]:
     return host, metrics, Writer(host, settings, metrics)  # type: ignore[arg-type]
 
 
+def say(writer: Writer, line: str) -> None:
+    """As if it had been made of an exchange."""
+    exchange: Any = None
+    writer.keeper(lambda exchange, now, wall: line)(exchange)
+
+
+def test_exchanges_are_made_lines_a_few_at_a_time_and_a_bug_costs_one(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    host, metrics, writer = start(FileSettings(str(path)))
+    crashes: list[Exception] = []
+    host.crashed = crashes.append  # type: ignore[method-assign, assignment]
+    made: list[tuple[int, float, int]] = []
+
+    def render(exchange: Any, now: float, wall: int) -> str:
+        made.append((exchange, now, wall))
+        return f"{1 // exchange}\n"
+
+    keep: Any = writer.keeper(render)
+    for number in range(BATCH):
+        assert not made
+        host.pass_time(0.001)
+        keep(number)
+    assert [number for number, _, _ in made] == list(range(BATCH))
+    assert all(wall == pytest.approx(NOON + now * 1e9, abs=2000) for _, now, wall in made)
+    assert [type(crash) for crash in crashes] == [ZeroDivisionError]
+    keep(1)
+    host.pass_time(EVERY)
+    writer.close()
+    assert path.read_text() == "1\n" + "0\n" * (BATCH - 2) + "1\n"
+    assert metrics.flat() == {"written": BATCH, "dropped": 0}
+
+
 def test_lines_are_written_together(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     host, metrics, writer = start(FileSettings(str(path)))
     for number in range(3):
-        writer.write(f"line {number}\n")
+        say(writer, f"line {number}\n")
     assert host.timers.pending() == 1
     host.pass_time(EVERY + 0.01)
     assert host.timers.pending() == 0
-    writer.write("späť \ud800\n")
+    say(writer, "späť \ud800\n")
     writer.close()
     assert path.read_text("utf-8") == "line 0\nline 1\nline 2\nspäť \\ud800\n"
     assert metrics.flat() == {"written": 4, "dropped": 0}
@@ -88,12 +120,12 @@ def test_old_files_are_forgotten(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_counted_told_once_and_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     host, metrics, writer = start(FileSettings(str(folder / "access.log")))
-    writer.write("lost\n")
+    say(writer, "lost\n")
     host.pass_time(EVERY + 0.01)
     while not writer._lost:  # the thread's turn
         os.sched_yield()
     folder.mkdir()
-    writer.write("kept\n")
+    say(writer, "kept\n")
     host.pass_time(EVERY + 0.01)
     writer.close()
     assert (folder / "access.log").read_text() == "kept\n"
@@ -110,7 +142,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     host, metrics, writer = start(FileSettings("/dev/full"))
-    writer.write("lost\n")
+    say(writer, "lost\n")
     host.pass_time(EVERY + 0.01)
     while not writer._lost:
         os.sched_yield()
@@ -122,9 +154,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 10)
     host, metrics, writer = start(FileSettings(str(tmp_path / "access.log")))
-    writer.write("x" * 20 + "\n")
+    say(writer, "x" * 20 + "\n")
     host.pass_time(EVERY + 0.01)
-    writer.write("short\n")
+    say(writer, "short\n")
     writer.close()
     assert (tmp_path / "access.log").read_text() == "short\n"
     assert metrics.flat() == {"written": 1, "dropped": 1}
@@ -133,6 +165,6 @@ def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: Any) -> None:
 
 def test_standard_output(capfd: Any) -> None:
     _, _, writer = start(FileSettings("-"))
-    writer.write("a line\n")
+    say(writer, "a line\n")
     writer.close()
     assert capfd.readouterr().out == "a line\n"

@@ -9,8 +9,9 @@ import pytest
 
 from router.config.load import load_text
 from router.config.plugins import Registry
-from router.filters.access_log import AccessLog, recent_requests
+from router.filters.access_log import AccessLog, access_log, recent_requests
 from router.model.exchange import Exchange
+from router.model.failure import Blame, Failure, Kind
 from router.serve.answers import Answers
 from router.telemeters.recent_requests import Config, Ring
 from tests.router.admin.test_admin import TEXT, HereChannel, HereSlot, admin
@@ -75,9 +76,29 @@ def test_the_sample_is_drawn_before_anything_is_kept(sample: float, kept: int) -
         seen.append(exchange.attempts)
         await answering()(exchange)
 
-    log = AccessLog(lambda exchange: "record", written.append, sample)
+    log = AccessLog(lambda exchange: written.append("record"), sample)
     assert Call(FakeHost(), recent_requests((log,), service)).done
     assert (len(written), seen) == (kept, [[]] if kept else [None])
+
+
+def test_a_record_is_made_when_the_exchange_is_closed_and_a_bug_in_it_ends_nothing() -> None:
+    seen: list[Failure | None] = []
+    crashes: list[Exception] = []
+    host = FakeHost()
+    host.crashed = crashes.append  # type: ignore[method-assign, assignment]
+
+    def broken(exchange: Exchange) -> None:
+        raise ValueError("a bug")
+
+    async def service(exchange: Exchange) -> None:
+        await recent_requests((AccessLog(lambda exchange: seen.append(exchange.failure)),), answering())(exchange)
+        assert not seen
+        exchange.failure = gone  # while the answer left
+
+    gone = Failure(Kind.RESET, "the client went away", Blame.CLIENT)
+    call = Call(host, access_log(AccessLog(broken), access_log(AccessLog(lambda one: seen.append(one.failure)), service)))
+    assert call.done
+    assert (seen, len(crashes)) == ([gone, gone], 1)
 
 
 @pytest.mark.parametrize(
