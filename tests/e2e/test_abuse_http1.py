@@ -62,7 +62,7 @@ routers:
 
     def answer(request: h11.Request, body: bytes) -> Any:
         requests.append(request)
-        return 200, [], b"x" * 4_000_000 if request.target == b"/large" else b"hello"
+        return 200, [], b"x" * 16_000_000 if request.target == b"/large" else b"hello"
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(h1.serve, listener, answer)
