@@ -5,9 +5,10 @@ Theory of operation
 1. A gate puts a :class:`Held` in the place of the reply's body. It keeps the head, up to ``room`` bytes of body, and the
    end. Bytes are credited as they are kept, so that no stream is stalled for want of window.
 2. Whatever exceeds the room, or takes longer than ``patience`` seconds, lets the response go to the client; then it
-   cannot be retried any more. A gRPC response also goes as soon as bytes of a message have come and the read that brought
-   them did not bring the end: an answer that fails at once is one read, a stream must not wait for its second message. That
-   read is over at the end of the turn, which nearly every response has ended before: only what has not waits longer.
+   cannot be retried any more. A gRPC response also goes as soon as bytes of a message have come and neither the read that
+   brought them nor the ``BRIEF`` time behind it brought the end: an answer that fails at once is one read, a stream must not
+   wait for its second message. That read is over at the end of the turn, and so is nearly every response: only one that is
+   not waits in a lane.
 3. Whoever conducts the exchange asks for the verdict when the response has ended, and lets it go or drops it.
 """
 
@@ -21,24 +22,27 @@ from router.model.host import Host
 from router.model.metrics import Counter
 from router.model.timers import Lane
 
+BRIEF = 0.002  # seconds
+
 
 class Holding:
     """What the responses of one logical name have in common: ``room`` in bytes, ``patience`` in seconds, and the counters of
     those that went beyond."""
 
-    __slots__ = ("patient", "room", "too_late", "too_long", "turn")
+    __slots__ = ("brief", "patient", "room", "too_late", "too_long", "turn")
 
     def __init__(self, host: Host, room: int, patience: float, too_long: Counter, too_late: Counter) -> None:
         self.room = room
         self.too_long, self.too_late = too_long, too_late
         self.patient: Lane[Held] = Lane(host.timers, patience, Held.expire)
+        self.brief: Lane[Held] = Lane(host.timers, BRIEF, Held.expire)
         self.turn = host.turn
 
 
 class Held:
     """The sink of a response that is held back."""
 
-    __slots__ = ("_chunks", "_exchange", "_head", "_holding", "_patient", "_room", "_trailers", "source", "waits")
+    __slots__ = ("_chunks", "_exchange", "_head", "_holding", "_lane", "_room", "_trailers", "source", "waits")
 
     def __init__(self, exchange: Exchange, head: ResponseHead, end: bool, holding: Holding) -> None:
         self.source: Source | None = None
@@ -49,11 +53,11 @@ class Held:
         self._chunks: list[bytes] = []
         self._trailers: Fields | None = () if end else None  # None: it has not ended
         self.waits = not end
-        self._patient = False  # in the lane
+        self._lane: Lane[Held] | None = None  # where it waits
         if end:
             return
         if not exchange.request.grpc:
-            self._be_patient()
+            self._wait(holding.patient)
             return
         turn = holding.turn
         if turn.running:
@@ -74,8 +78,8 @@ class Held:
         elif self._room < 0:
             self._holding.too_long.value += 1
             self.release()
-        elif self._patient and self._exchange.request.grpc:
-            self._patient = False
+        elif self._lane is self._holding.patient and self._exchange.request.grpc:
+            self._lane = None
             del self._holding.patient.waiting[self]
             self._holding.turn.add(self)
 
@@ -83,8 +87,8 @@ class Held:
         """The end, with trailers if there are any."""
         self._trailers = trailers
         self.waits = False
-        if self._patient:
-            self._holding.patient.waiting.pop(self, None)
+        if self._lane is not None:
+            self._lane.waiting.pop(self, None)
 
     def abort(self, failure: Failure) -> None:
         """The response broke off: its attempt fails, and what is held is worth nothing."""
@@ -92,16 +96,12 @@ class Held:
 
     def look(self) -> None:
         """The read that brought the head, or the first bytes of a message, is over."""
-        if not self.waits:
-            return
-        if self._chunks:
-            self.expire()
-        else:
-            self._be_patient()
+        if self.waits:
+            self._wait(self._holding.brief if self._chunks else self._holding.patient)
 
-    def _be_patient(self) -> None:
-        self._patient = True
-        self._holding.patient.add(self)
+    def _wait(self, lane: Lane[Held]) -> None:
+        self._lane = lane
+        lane.add(self)
 
     def expire(self) -> None:
         """It took too long."""
@@ -113,8 +113,8 @@ class Held:
     def drop(self) -> None:
         """Wait for nothing more."""
         self.waits = False
-        if self._patient:
-            self._holding.patient.waiting.pop(self, None)
+        if self._lane is not None:
+            self._lane.waiting.pop(self, None)
 
     def release(self) -> None:
         """Send what is held to the client; the rest follows on its own."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from router.classifiers import grpc, http
 from router.filters.budget import Budget, BudgetConfig
+from router.filters.hold import BRIEF
 from router.filters.retry import RetryPolicy, requeue, retry
 from router.filters.stats import classified
 from router.model.backoff import constant
@@ -471,6 +472,26 @@ def test_a_stream_is_not_held_behind_its_first_message() -> None:
     source.push(b"second", 6, False)
     assert call.reply.body == b"firstsecond"
     call.strand.cancel(GONE)
+    assert rig.quiet()
+
+
+def test_what_breaks_off_right_behind_its_first_bytes_was_not_let_go() -> None:
+    source = Download()
+    broken: Waiter[None] = Waiter()
+
+    async def stream(exchange: Exchange) -> None:
+        source.join(exchange.respond(ResponseHead(200), False))
+        source.push(b"half", 4, False)
+        await broken
+
+    rig = grpc_rig(stream)
+    call = rig.call(b"POST", GRPC)
+    rig.host.pass_time(0.0)  # the turn is over
+    rig.host.pass_time(BRIEF / 2)
+    assert not call.reply.started
+    broken.throw(Failure(Kind.RESET, "connection lost", Blame.UPSTREAM))
+    assert not call.reply.started
+    assert call.failure is not None
     assert rig.quiet()
 
 
