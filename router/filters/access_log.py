@@ -39,11 +39,7 @@ def access_log(log: AccessLog | None, next_service: Service) -> Service:
     record = keep if sample >= 1.0 else record_some
 
     def access_log_service(exchange: Exchange) -> Conducting:
-        if exchange.record is None:
-            exchange.attempts = []
-            exchange.record = record
-        else:
-            exchange.record = _both(exchange.record, record)
+        _add(exchange, record)
         return next_service(exchange)
 
     return access_log_service
@@ -61,14 +57,19 @@ def _sampled(log: AccessLog, next_service: Service) -> Service:
 
     def recent_requests_service(exchange: Exchange) -> Conducting:
         if random() < sample:
-            if exchange.record is None:
-                exchange.attempts = []
-                exchange.record = keep
-            else:
-                exchange.record = _both(exchange.record, keep)
+            _add(exchange, keep)
         return next_service(exchange)
 
     return recent_requests_service
+
+
+def _add(exchange: Exchange, record: Record) -> None:
+    before = exchange.record
+    if before is None:
+        exchange.attempts = []
+        exchange.record = record
+    else:
+        exchange.record = _both(before, record)
 
 
 def _both(one: Record, other: Record) -> Record:
