@@ -57,6 +57,10 @@ class Wire:
         assert not self.closed, "written after the end"
         self.out += data
 
+    def write_pair(self, head: bytes, body: Any) -> None:
+        self.write(head)
+        self.write(body)
+
     def close(self) -> None:
         self.closed = True
 

@@ -22,7 +22,7 @@ DEFAULT_FRAME = 16384
 
 # Length in two parts, type, flags, stream.
 unpack_head = struct.Struct(">HBBBL").unpack_from
-_pack_head = struct.Struct(">HBBBL").pack
+pack_head = struct.Struct(">HBBBL").pack
 _pack_head_long = struct.Struct(">HBBBLL").pack
 unpack_long = struct.Struct(">L").unpack_from
 unpack_setting = struct.Struct(">HL").unpack_from
@@ -32,7 +32,7 @@ SETTINGS_ACK = b"\x00\x00\x00\x04\x01\x00\x00\x00\x00"
 
 def head(length: int, kind: int, flags: int, stream: int) -> bytes:
     """The nine bytes in front of a payload."""
-    return _pack_head(length >> 8, length & 0xFF, kind, flags, stream)
+    return pack_head(length >> 8, length & 0xFF, kind, flags, stream)
 
 
 def window_update(stream: int, increment: int) -> bytes:
@@ -64,7 +64,7 @@ def header_frames(stream: int, block: bytes, flags: int, max_frame: int) -> byte
     """HEADERS, and CONTINUATION as needed (§6.2, §6.10)."""
     size = len(block)
     if size <= max_frame:
-        return _pack_head(size >> 8, size & 0xFF, HEADERS, flags | END_HEADERS, stream) + block
+        return pack_head(size >> 8, size & 0xFF, HEADERS, flags | END_HEADERS, stream) + block
     parts = [head(max_frame, HEADERS, flags, stream), block[:max_frame]]
     for at in range(max_frame, size, max_frame):
         part = block[at : at + max_frame]

@@ -80,7 +80,7 @@ class ConnectionState:
         self.finishing = False  # nothing new can come: close with the last stream
         self.closed = False
         self.got_settings = False
-        self._unacked = 0
+        self.unacked = 0  # bytes of credit that the peer did not get yet
         self._resets: OrderedDict[int, None] = OrderedDict()
         self._resets_kept = max(RESETS_KEPT, min(settings.streams, MAX_RESETS_KEPT))
         self._per_turn = limits.TURN
@@ -115,16 +115,16 @@ class ConnectionState:
 
     def credit(self, size: int) -> None:
         """Let the peer send ``size`` more bytes on the connection, now or with the next credits."""
-        unacked = self._unacked + size
+        unacked = self.unacked + size
         if unacked >= self.recv_window:
             self.wire.write(frames.window_update(0, unacked))
             self.recv_window += unacked
             unacked = 0
-        self._unacked = unacked
+        self.unacked = unacked
 
     def uncredited(self) -> int:
         """Bytes received whose credit has not come back yet: with no streams, none."""
-        return self.settings.connection_window - self.recv_window - self._unacked
+        return self.settings.connection_window - self.recv_window - self.unacked
 
     def pump_all(self) -> None:
         """Let every stream that waits for the connection send, the one that waits longest first."""

@@ -76,12 +76,11 @@ class Stream(Source):
             self.send_window -= length
             conn.send_window -= length
             conn.sent_frames += 1
-            frame = frames.head(length, frames.DATA, 1 if end else 0, self.id)
+            frame = frames.pack_head(length >> 8, length & 0xFF, frames.DATA, 1 if end else 0, self.id)
             if length <= _JOIN:
                 conn.wire.write(frame + chunk)
             else:
-                conn.wire.write(frame)
-                conn.wire.write(chunk)
+                conn.wire.write_pair(frame, chunk)
             source = self.source  # the end may release the exchange, and with it the source
             if end:
                 self._sent_end()
@@ -188,7 +187,11 @@ class Stream(Source):
     def credit(self, size: int) -> None:
         """``size`` bytes were accepted on the other side: let the peer send as many more."""
         conn = self.conn
-        conn.credit(size)
+        unacked = conn.unacked + size  # conn.credit(size), for each frame
+        if unacked >= conn.recv_window:
+            conn.credit(size)
+        else:
+            conn.unacked = unacked
         if self.recv_closed:
             return
         unacked = self._unacked + size

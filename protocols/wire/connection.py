@@ -100,6 +100,14 @@ class Connection:
             self._marked = True
             self._poller.dirty(self)
 
+    def write_pair(self, head: bytes, body: Chunk) -> None:
+        """:meth:`write` twice, for the bulk: a frame in two parts, which are not joined."""
+        self._out += (head, body)
+        self.unsent += len(head) + len(body)
+        if not self._marked:
+            self._marked = True
+            self._poller.dirty(self)
+
     def flush(self) -> None:
         """Send what was written; called by the poller."""
         self._marked = False
@@ -125,8 +133,11 @@ class Connection:
                 else:
                     self._out = [memoryview(data)[sent:]]
             else:
-                sent = self._sock.sendmsg(out[:_IOV])
-                self._drop(sent)
+                sent = self._sock.sendmsg(out if len(out) <= _IOV else out[:_IOV])
+                if sent == self.unsent:
+                    out.clear()
+                else:
+                    self._drop(sent)
         except BlockingIOError:
             sent = 0
         except OSError as error:

@@ -291,6 +291,11 @@ class TlsConnection(Connection):
             self.unsent += len(data)
             self._mark()
 
+    def write_pair(self, head: bytes, body: Chunk) -> None:
+        """See :class:`Connection`."""
+        self.write(head)
+        self.write(body)
+
     def _mark(self) -> None:
         if not self._marked:
             self._marked = True

@@ -27,6 +27,7 @@ from router.logs.sinks import PipeSink
 from router.model.events import log_event
 from router.serve.answers import Answers
 from router.serve.channel import Channel, Handler, RefusedError
+from router.serve.heap import keep_freed
 
 
 class WorkerProcess:
@@ -120,6 +121,7 @@ def main() -> None:
     fd, level, form, number = sys.argv[1:]
     stderr = sys.stderr.fileno()
     faulthandler.enable(stderr)
+    keep_freed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -29,6 +29,10 @@ class FakeWire:
     def write(self, data: Any) -> None:
         self.out += data
 
+    def write_pair(self, head: bytes, body: Any) -> None:
+        self.write(head)
+        self.write(body)
+
     def take(self) -> bytes:
         """What was written has left."""
         data, self.out = bytes(self.out), bytearray()

@@ -61,6 +61,10 @@ class FakeWire:
     def write(self, data: Any) -> None:
         self.out += data
 
+    def write_pair(self, head: bytes, body: Any) -> None:
+        self.write(head)
+        self.write(body)
+
     def close(self) -> None:
         self.closed = True
 
