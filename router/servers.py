@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from router import settings
-from router.access_log.forms import renderer
+from router.access_log.forms import read_form
 from router.access_log.json_line import JsonLine
-from router.access_log.record import Render
+from router.access_log.record import Line
 from router.access_log.writer import FileSettings, Writer
 from router.bind.router import RouterCore
 from router.bind.routes import Routes
@@ -23,7 +22,7 @@ from router.filters.access_log import AccessLog
 from router.filters.admission import Gate
 from router.filters.deadline import DeadlineConfig, Deadlines
 from router.filters.shedding import Shedding
-from router.model.exchange import Exchange
+from router.model.host import Host
 from router.model.metrics import Metrics
 from router.spi import ProtocolPlugin, Recorder, Server, ServerContext, Upgrade
 from router.tracing.tracing import Tracing
@@ -100,14 +99,14 @@ class Servers:
         if writer is None:
             file = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
             writer = self.worker.log_files[keys.file] = Writer(self.worker.host, file, self.metrics.scope("access_log"))
-        render = renderer(keys.format, self.router.label, server, Routes(self._core.settings.interpreter).of)
-        return AccessLog(writer.keeper(render), keys.sample)
+        form = read_form(keys.format, self.router.label, server, Routes(self._core.settings.interpreter))
+        return AccessLog(writer.keeper(form), keys.sample)
 
     def _recent(self, server: str) -> tuple[AccessLog, ...]:
         """For each recorder of the worker, what fills it."""
-        route = Routes(self._core.settings.interpreter).of
-        line = JsonLine(self.router.label, server, route)
-        return tuple([AccessLog(_kept(recorder, line), recorder.sample) for recorder in self.worker.recorders])
+        form = JsonLine(self.router.label, server, Routes(self._core.settings.interpreter))
+        host = self.worker.host
+        return tuple([AccessLog(form.keeper(_Kept(recorder, host)), recorder.sample) for recorder in self.worker.recorders])
 
     def _gate(self, limit: int | None, metrics: Metrics, where: str) -> Gate | None:
         """Linkerd's limit of a server: no queue, and a reset (REFUSED_STREAM) on HTTP/2. ``nacks`` is Linkerd's name."""
@@ -118,13 +117,20 @@ class Servers:
         return Gate(self.worker.host, limit, 0, shedding, metrics)
 
 
-def _kept(recorder: Recorder, render: Render) -> Callable[[Exchange], None]:
-    """A recorder keeps few records, and has them at once."""
+class _Kept:
+    """A recorder keeps few records, and has them at once: a :class:`router.access_log.record.Room`."""
 
-    def keep(exchange: Exchange) -> None:
-        recorder.keep(render(exchange, exchange.now(), exchange.host.wall_ns()))
+    def __init__(self, recorder: Recorder, host: Host) -> None:
+        self._recorder = recorder
+        self._host = host
+        self.over: list[tuple[Line, Any, float]] = []
+        self.now = host.timers.now
+        self.full = 1
 
-    return keep
+    def look(self) -> None:
+        """Make a line of the one that waits."""
+        line, taken, now = self.over.pop()
+        self._recorder.keep(line(taken, now, self._host.wall_ns()))
 
 
 def _inherited(own: Any, router: Any) -> Any:

@@ -292,10 +292,13 @@ class Connection:
     @property
     def peer(self) -> str:
         """Address and port of the other side, for logs and events."""
-        known = self.ends.client
-        if known is None:
-            try:
-                known = address(self._sock.getpeername())
-            except OSError:
-                pass
-        return show(known)
+        ends = self.ends
+        if not ends.text:
+            known = ends.client
+            if known is None:
+                try:
+                    known = address(self._sock.getpeername())
+                except OSError:
+                    return show(None)
+            ends.text = show(known)
+        return ends.text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from router.access_log.json_line import JsonLine
-from router.access_log.record import Clock, Render, Route, text, values
+from router.access_log.record import Clock, Form, Render, Room, Routing, text, values
 from router.config.access_log import JSON, LINKERD, read_template
 from router.model.exchange import Exchange
 from router.model.told import status_of
@@ -14,27 +15,50 @@ from router.model.told import status_of
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
-def renderer(form: str, router: str, server: str, route: Route) -> Render:
+def read_form(form: str, router: str, server: str, routes: Routing) -> Form:
     """``form`` is ``linkerd``, ``json`` or a template."""
     if form == LINKERD:
-        return linkerd_line()
+        return Whole(linkerd_line())
+    if form == JSON:
+        return JsonLine(router, server, routes)
+    return Whole(by_template(form, router, server, routes))
+
+
+class Whole:
+    """A form that is made of the exchange itself."""
+
+    def __init__(self, line: Render) -> None:
+        self.line = line
+
+    def keeper(self, room: Room) -> Callable[[Exchange], None]:
+        """See :class:`~router.access_log.record.Form`."""
+        over, now, full, line = room.over, room.now, room.full, self.line
+
+        def keep(exchange: Exchange) -> None:
+            over.append((line, exchange, now()))
+            if len(over) == 1 or len(over) >= full:
+                room.look()
+
+        return keep
+
+
+def by_template(form: str, router: str, server: str, routes: Routing) -> Render:
+    """A line of one's own. Raises ValueError for what is no template."""
     clock = Clock("%Y-%m-%dT%H:%M:%S")
     zone = Clock("%z")
 
     def all_values(exchange: Exchange, now: float, wall: int) -> dict[str, Any]:
         second, rest = divmod(wall, 1_000_000_000)
         moment = f"{clock.second(second)}.{rest // 1000:06d}{zone.second(second)}"
-        return values(exchange, router, server, route, moment, now)
+        return values(exchange, router, server, routes, moment, now)
 
-    if form == JSON:
-        return JsonLine(router, server, route)
     parts = read_template(form)
 
-    def by_template(exchange: Exchange, now: float, wall: int) -> str:
+    def line(exchange: Exchange, now: float, wall: int) -> str:
         known = all_values(exchange, now, wall)
         return "".join([part + ("" if name is None else _shown(known[name])) for part, name in parts]) + "\n"
 
-    return by_template
+    return line
 
 
 def _shown(value: Any) -> str:

@@ -3,28 +3,33 @@
 Theory of operation
 
 1. What the exchanges of a server, with a name, or with a repeated head have in common is written once (:class:`_Shape`).
-2. Nearly all exchanges are of a kind: one attempt, which was answered, no failure, no span. Where the last one with the same
-   head was of that kind, went the same way and had the same outcome, only figures are new: they are all that is formatted.
+2. Nearly all exchanges are of a kind: one attempt, which was answered, no failure, no span. Where one with the same head and
+   endpoint has gone the same way before (:class:`_Way`), only figures are new: they are all that is formatted.
 3. Everything else is put together piece by piece. Either way gives the same line; a test compares them.
+4. When an exchange is closed nothing is looked at, only taken (:meth:`JsonLine.keeper`). Looking is for later, when many of
+   them have their turn, and code and texts are in the processor's caches.
 
-Bound: ``KEPT`` heads and peers; then all are forgotten.
+Bounds: ``KEPT`` heads and peers, ``WAYS`` endpoints of each head; then all are forgotten.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as _string
 from math import inf
+from typing import Any
 
-from router.access_log.record import Clock, Route
+from router.access_log.record import Clock, Room, Routing
 from router.model.exchange import GRPC_OK, Attempt, Exchange, Routed
 from router.model.failure import Failure
-from router.model.headers import RequestHead
-from router.model.told import grpc_status_of, status_of
+from router.model.headers import Fields, RequestHead, ResponseHead
+from router.model.told import grpc_status_of, status_of, told_of
 from router.model.trace import Trace
 from router.tracing.forms import trace_id_of
 
 KEPT = 1000
+WAYS = 64
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _UNLIMITED = '"deadline_ms":null,"left_ms":null,'
 _UNFAILED = '"failure":null,"blame":null,'
@@ -32,24 +37,43 @@ _UNFAILED = '"failure":null,"blame":null,'
 
 class _Shape:
     """What records of exchanges with ``head`` have in common. ``first`` and ``last``: the fields before the route, and those
-    behind ``blame``. The rest is of the last exchange that was of the usual kind."""
+    behind ``blame``. ``ways``: by endpoint."""
 
-    __slots__ = ("begin", "endpoint", "first", "head", "last", "outcome", "peer", "routed", "status", "statuses")
+    __slots__ = ("first", "head", "last", "ways")
 
     def __init__(self, head: RequestHead, first: str, last: str) -> None:
         self.head = head
         self.first, self.last = first, last
-        self.routed: Routed | None = None
-        self.endpoint: object = None
-        self.peer = self.outcome = self.begin = self.statuses = ""
-        self.status = 0
+        self.ways: dict[str, _Way] = {}
+
+
+class _Way:
+    """What exchanges of the usual kind with a head and an endpoint have in common besides: where they come from and go to, what
+    they were answered, and the text of that: ``first`` ends with an attempt's beginning, ``statuses`` is behind it."""
+
+    __slots__ = ("bound", "dtab", "endpoint", "first", "last", "local", "outcome", "path", "status", "statuses")
+
+    def __init__(self, way: tuple[Any, Any, Any, Any], dtab: object, outcome: str, status: int) -> None:
+        self.endpoint, self.bound, self.path, self.local = way
+        self.dtab = dtab
+        self.outcome, self.status = outcome, status
+        self.first = self.statuses = self.last = ""
+
+
+Taken = tuple[
+    RequestHead, list[Attempt], int, ResponseHead | None, Fields, Any, Any, Any, Any, str, float, float, int, int, float,
+    Trace | None, Failure | None, tuple[int | None, int | None] | None,
+]  # fmt: skip
+"""Of an exchange: request, attempts, retries, response, trailers, endpoint, bound, path, local dtab, peer, when it was received
+and answered (0: never), bytes there and back, deadline, trace, failure, and what the client was told in case of that."""
 
 
 class JsonLine:
     """The lines of one server."""
 
-    def __init__(self, router: str, server: str, route: Route) -> None:
-        self._route = route
+    def __init__(self, router: str, server: str, routes: Routing) -> None:
+        self._routes = routes
+        self._interpreter = routes.interpreter
         self._of_server = f'"router":{_string(router)},"server":{_string(server)},"peer":'
         self._clock, self._zone = Clock("%Y-%m-%dT%H:%M:%S"), Clock("%z")
         self._second = -1
@@ -57,77 +81,99 @@ class JsonLine:
         self._shapes: dict[int, _Shape] = {}
         self._texts: dict[str, str] = {}
 
-    def __call__(self, exchange: Exchange, now: float, wall: int) -> str:
-        """See :data:`~router.access_log.record.Render`. Written out: every call that it makes is paid for each record."""
-        received = exchange.received_at
+    def keeper(self, room: Room) -> Callable[[Exchange], None]:
+        """See :class:`~router.access_log.record.Form`. What the line needs is taken, and not a look more: here all is cold."""
+        over, now, full, line = room.over, room.now, room.full, self.line
+
+        def keep(exchange: Exchange) -> None:
+            failure, body, reply = exchange.failure, exchange.body, exchange.reply
+            taken = (
+                exchange.request, exchange.attempts or [], exchange.retries, exchange.response, exchange.trailers,
+                exchange.endpoint, exchange.bound, exchange.path, exchange.local_dtab,
+                reply.ends.text or reply.peer, exchange.received_at, exchange.responded_at,
+                0 if body is None else body.pushed, reply.sent, exchange.deadline, exchange.trace, failure,
+                None if failure is None else (status_of(exchange), grpc_status_of(exchange)),
+            )  # fmt: skip
+            over.append((line, taken, now()))
+            if len(over) == 1 or len(over) >= full:
+                room.look()
+
+        return keep
+
+    def line(self, taken: Taken, now: float, wall: int) -> str:
+        """Of what was taken at ``now``, in the host's clock; ``wall`` is the time of day then, in nanoseconds of the epoch."""
         second, rest = divmod(wall, 1_000_000_000)
         if second != self._second:
             self._tick(second)
-        head, attempts = exchange.request.stem or exchange.request, exchange.attempts
+        (head, attempts, retries, response, trailers, endpoint, bound, path, local, peer, received, heard, there, back,
+         deadline, trace, failure, _) = taken  # fmt: skip
+        head = head.stem or head
         shape = self._shapes.get(id(head))
         if shape is None or shape.head is not head:
             shape = self._of_head(head)
-        routed = self._route(exchange)
-        if not attempts or len(attempts) > 1 or exchange.failure is not None or exchange.trace is not None:
-            return self._whole(exchange, shape, routed, rest, now)
-        attempt, trailers, reply, response = attempts[0], exchange.trailers, exchange.reply, exchange.response
+        moment = f'{{"time":"{self._moment}{rest // 1000:06d}{self._offset}'
+        if len(attempts) != 1 or retries or response is None or failure is not None or trace is not None or not heard:
+            return moment + self._whole(taken, shape, now)
+        shown, outcome, began, answered, ended = attempts[0]
+        way = shape.ways.get(shown)
         if (
-            routed is not shape.routed
-            or exchange.endpoint is not shape.endpoint
-            or attempt.outcome != shape.outcome
+            way is None
+            or endpoint is not way.endpoint
+            or outcome != way.outcome
+            or answered != heard
+            or bound is not way.bound
+            or path is not way.path
+            or local is not way.local
+            or self._interpreter.dtab is not way.dtab
+            or response.status != way.status
             or (trailers[0] != GRPC_OK if trailers else head.grpc)
-            or reply.peer != shape.peer
-            or response is None
-            or response.status != shape.status
-            or not attempt.heard
-            or exchange.responded_at != attempt.heard
-            or exchange.retries
         ):
-            self._learn(exchange, shape, routed)
-            return self._whole(exchange, shape, routed, rest, now)
-        sent = f"{(attempt.began - received) * 1e3:.3f}"
-        first = f"{(attempt.heard - received) * 1e3:.3f}"
-        body, deadline = exchange.body, exchange.deadline
+            return moment + self._whole(taken, shape, now)
+        sent, first = f"{(began - received) * 1e3:.3f}", f"{(heard - received) * 1e3:.3f}"
         return (
-            f'{{"time":"{self._moment}{rest // 1000:06d}{self._offset}{shape.begin}{sent},"first_byte_ms":{first},'
-            f'"ended_ms":{(attempt.ended - received) * 1e3:.3f}}}],"retries":0,{shape.statuses}'
-            f'"request_bytes":{0 if body is None else body.pushed},"response_bytes":{reply.sent},'
+            f"{moment}{self._texts.get(peer) or self._of_peer(peer)}"
+            f'{way.first}{sent},"first_byte_ms":{first},"ended_ms":{(ended - received) * 1e3:.3f}}}],"retries":0,'
+            f'{way.statuses}"request_bytes":{there},"response_bytes":{back},'
             f"{_UNLIMITED if deadline == inf else _limits(deadline - received, deadline - now)}"
-            f'"sent_ms":{sent},"first_byte_ms":{first},"total_ms":{(now - received) * 1e3:.3f},'
-            f'{_UNFAILED}"trace":{shape.last}'
+            f'"sent_ms":{sent},"first_byte_ms":{first},"total_ms":{(now - received) * 1e3:.3f},{way.last}'
         )
 
-    def _whole(self, exchange: Exchange, shape: _Shape, routed: Routed, rest: int, now: float) -> str:
-        reply, failure, received = exchange.reply, exchange.failure, exchange.received_at
-        attempts, endpoint, body = exchange.attempts or (), exchange.endpoint, exchange.body
-        deadline, heard = exchange.deadline, exchange.responded_at
+    def _whole(self, taken: Taken, shape: _Shape, now: float) -> str:
+        """All but the time of any exchange."""
+        (head, attempts, retries, response, trailers, endpoint, bound, path, local, peer, received, heard, there, back,
+         deadline, trace, failure, told) = taken  # fmt: skip
+        routed = self._routes.of(path, local, bound)
+        told = told or told_of(head, response, trailers)
+        statuses = _statuses(told, response)
+        if len(attempts) == 1 and endpoint is not None and response is not None and failure is None and not told[1]:
+            way = (endpoint, bound, path, local)
+            self._learn(shape, routed, _Way(way, self._interpreter.dtab, attempts[0].outcome, response.status), statuses)
         shown = "null" if endpoint is None else _string(endpoint.show())
         return (
-            f'{{"time":"{self._moment}{rest // 1000:06d}{self._offset}{self._of_peer(reply.peer)}'
-            f'{shape.first},{routed.text or _written(routed)},"endpoint":{shown},'
-            f'"attempts":[{",".join([_attempt(attempt, received) for attempt in attempts])}],"retries":{exchange.retries},'
-            f'{_statuses(exchange)}"request_bytes":{0 if body is None else body.pushed},"response_bytes":{reply.sent},'
+            f'{self._of_peer(peer)}{shape.first},{routed.text or _written(routed)},"endpoint":{shown},'
+            f'"attempts":[{",".join([_attempt(attempt, received) for attempt in attempts])}],"retries":{retries},'
+            f'{statuses}"request_bytes":{there},"response_bytes":{back},'
             f"{_UNLIMITED if deadline == inf else _limits(deadline - received, deadline - now)}"
             f'"sent_ms":{_milliseconds(attempts[0].began - received) if attempts else "null"},'
             f'"first_byte_ms":{_milliseconds(heard - received) if heard else "null"},'
             f'"total_ms":{_milliseconds(now - received)},'
             f"{_UNFAILED if failure is None else _failed(failure)}"
-            f'"trace":{shape.last if exchange.trace is None else _of_trace(exchange.trace, exchange.request)}'
+            f'"trace":{shape.last if trace is None else _of_trace(trace, head)}'
         )
 
-    def _learn(self, exchange: Exchange, shape: _Shape, routed: Routed) -> None:
-        """If this exchange is of the usual kind the next ones of its head are taken to be like it."""
-        attempt, response, trailers = exchange.attempts[0], exchange.response, exchange.trailers  # type: ignore[index]
-        grpc_ok = trailers[0] == GRPC_OK if trailers else not exchange.request.grpc
-        if not grpc_ok or response is None or not attempt.heard or exchange.endpoint.show() != attempt.endpoint:
-            return
-        shape.routed, shape.endpoint, shape.outcome = routed, exchange.endpoint, attempt.outcome
-        shape.peer, shape.status, shape.statuses = exchange.reply.peer, response.status, _statuses(exchange)
-        endpoint = _string(attempt.endpoint)
-        shape.begin = (
-            f'{self._of_peer(shape.peer)}{shape.first},{routed.text or _written(routed)},"endpoint":{endpoint},'
-            f'"attempts":[{{"endpoint":{endpoint},"outcome":{_string(attempt.outcome)},"began_ms":'
+    def _learn(self, shape: _Shape, routed: Routed, way: _Way, statuses: str) -> None:
+        """The next exchanges with this head and endpoint are compared with this one, which was of the usual kind."""
+        if len(shape.ways) >= WAYS:
+            shape.ways.clear()
+        shown = way.endpoint.show()
+        shape.ways[shown] = way
+        endpoint = _string(shown)
+        way.statuses = statuses
+        way.first = (
+            f'{shape.first},{routed.text or _written(routed)},"endpoint":{endpoint},'
+            f'"attempts":[{{"endpoint":{endpoint},"outcome":{_string(way.outcome)},"began_ms":'
         )
+        way.last = f'{_UNFAILED}"trace":{shape.last}'
 
     def _tick(self, second: int) -> None:
         self._second = second
@@ -182,11 +228,11 @@ def _failed(failure: Failure) -> str:
     return f'"failure":{_string(failure.why)},"blame":{_string(failure.blame.value)},'
 
 
-def _statuses(exchange: Exchange) -> str:
+def _statuses(told: tuple[int | None, int | None], response: ResponseHead | None) -> str:
     """Of HTTP and of gRPC as the client was told them, and the endpoint's."""
-    shown = status_of(exchange), grpc_status_of(exchange), None if exchange.response is None else exchange.response.status
-    status, grpc_status, there = ["null" if one is None else one for one in shown]
-    return f'"status":{status},"grpc_status":{grpc_status},"upstream_status":{there},'
+    there = None if response is None else response.status
+    status, grpc_status, upstream = ["null" if one is None else one for one in (*told, there)]
+    return f'"status":{status},"grpc_status":{grpc_status},"upstream_status":{upstream},'
 
 
 def _bytes(value: bytes | None) -> str:

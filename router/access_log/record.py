@@ -9,16 +9,52 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from router.model.exchange import Attempt, Exchange, Routed
 from router.model.told import grpc_status_of, status_of
 from router.tracing.forms import trace_id_of
 
-Route = Callable[[Exchange], Routed]
-"""The way that an exchange has gone."""
+
+class Routing(Protocol):
+    """Knows the way that an exchange has gone; answers differ when ``interpreter.dtab`` is another one."""
+
+    interpreter: Any
+
+    def of(self, path: Any, local: Any, bound: Any) -> Routed:
+        """The way of those with a name, a dtab of their own, and what that was bound to (see :class:`Exchange`)."""
+        ...
+
+
 Render = Callable[[Exchange, float, int], str]
 """Makes a line of an exchange that was over at that time of the host's clock, and of day (nanoseconds of the epoch)."""
+
+
+class Form(Protocol):
+    """How records are written: what is needed of an exchange is taken as it is closed, lines are made of that later."""
+
+    def keeper(self, room: Room) -> Callable[[Exchange], None]:
+        """What takes exchanges that are being closed, and puts what :meth:`line` needs into the room."""
+        ...
+
+    def line(self, taken: Any, now: float, wall: int, /) -> str:
+        """As :data:`Render`, of what was taken."""
+        ...
+
+
+Line = Callable[[Any, float, int], str]
+
+
+class Room(Protocol):
+    """Where exchanges that are over wait for their lines. Whoever puts one into ``over``, with the time ``now()``, calls
+    ``look`` where it is the first one, or there are ``full`` of them."""
+
+    over: list[tuple[Line, Any, float]]
+    now: Callable[[], float]
+    full: int
+
+    def look(self) -> None:
+        """Make lines of them, now or before long."""
 
 
 class Clock:
@@ -48,7 +84,7 @@ def trace_of(exchange: Exchange) -> str | None:
     return trace_id_of(exchange.request) if trace is None else trace.context.trace_id
 
 
-def values(exchange: Exchange, router: str, server: str, route: Route, clock: str, now: float) -> dict[str, Any]:
+def values(exchange: Exchange, router: str, server: str, routes: Routing, clock: str, now: float) -> dict[str, Any]:
     """Every field of :data:`router.config.access_log.FIELDS`, in that order. ``clock``: the time of day as text; ``now``: the
     host's clock, when the exchange was over."""
     head, response, failure = exchange.request, exchange.response, exchange.failure
@@ -60,7 +96,7 @@ def values(exchange: Exchange, router: str, server: str, route: Route, clock: st
         "time": clock, "router": router, "server": server, "peer": exchange.reply.peer,
         "method": text(head.method), "authority": text(head.authority), "path": text(head.path),
         "protocol": "HTTP/2" if head.version >= (2, 0) else f"HTTP/{head.version[0]}.{head.version[1]}", "grpc": head.grpc,
-        **route(exchange).values(),
+        **routes.of(exchange.path, exchange.local_dtab, exchange.bound).values(),
         "endpoint": None if endpoint is None else endpoint.show(),
         "attempts": [_attempt(attempt, received) for attempt in attempts], "retries": exchange.retries,
         "status": status_of(exchange), "grpc_status": grpc_status_of(exchange),

@@ -27,7 +27,7 @@ from typing import Any
 
 import attrs
 
-from router.access_log.record import Render
+from router.access_log.record import Form, Line
 from router.config.access_log import RollPolicy
 from router.model.exchange import Exchange
 from router.model.host import Host
@@ -133,7 +133,9 @@ class Writer:
         self._host = host
         self._settings = settings
         self._lines: list[str] = []
-        self._over: list[tuple[Render, Exchange, float]] = []
+        self.over: list[tuple[Line, Any, float]] = []
+        self.now = host.timers.now
+        self.full = BATCH
         self._timer: Any = None
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._waiting = 0  # bytes handed over and not written; the thread's and the loop's, under the lock
@@ -145,29 +147,25 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
         self._thread.start()
 
-    def keeper(self, render: Render) -> Callable[[Exchange], None]:
-        """What takes exchanges whose lines ``render`` makes; see :class:`router.filters.access_log.AccessLog`."""
+    def keeper(self, form: Form) -> Callable[[Exchange], None]:
+        """What takes exchanges for lines of that form; see :class:`router.filters.access_log.AccessLog`."""
+        return form.keeper(self)
 
-        now = self._host.timers.now
-
-        def keep(exchange: Exchange) -> None:
-            over = self._over
-            over.append((render, exchange, now()))
-            if len(over) >= BATCH:
-                self._render()
-            elif self._timer is None:
-                self._timer = self._host.timers.after(EVERY, self._hand_over)
-
-        return keep
+    def look(self) -> None:
+        """See :class:`router.access_log.record.Room`."""
+        if self._timer is None:
+            self._timer = self._host.timers.after(EVERY, self._hand_over)
+        if len(self.over) >= BATCH:
+            self._render()
 
     def _render(self) -> None:
-        over, self._over = self._over, []
         ahead = self._host.wall_ns() - int(self._host.timers.now() * 1e9)
-        for render, exchange, now in over:
+        for line, taken, now in self.over:
             try:
-                self._lines.append(render(exchange, now, ahead + int(now * 1e9)))
+                self._lines.append(line(taken, now, ahead + int(now * 1e9)))
             except Exception as error:  # noqa: BLE001 - a bug costs its line, and no other
                 self._host.crashed(error)
+        self.over.clear()
 
     def _hand_over(self, _: Any) -> None:
         self._timer = None

@@ -39,7 +39,10 @@ def access_log(log: AccessLog | None, next_service: Service) -> Service:
     record = keep if sample >= 1.0 else record_some
 
     def access_log_service(exchange: Exchange) -> Conducting:
-        _add(exchange, record)
+        if exchange.record is None:
+            exchange.attempts, exchange.record = [], record
+        else:
+            _add(exchange, record)
         return next_service(exchange)
 
     return access_log_service

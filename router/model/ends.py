@@ -12,15 +12,17 @@ class Ends:
     """``client`` and ``server``: the addresses of both sides; None where there is none (another family, or a load balancer that
     does not say). Behind a load balancer that speaks the PROXY protocol they are those that its header names.
 
-    ``forwarded`` is room for :mod:`router.filters.forwarded`.
+    ``forwarded`` is room for :mod:`router.filters.forwarded`; ``text`` for the client's address as text, once somebody has
+    asked the connection for it.
     """
 
-    __slots__ = ("client", "forwarded", "server")
+    __slots__ = ("client", "forwarded", "server", "text")
 
     def __init__(self, client: Address | None = None, server: Address | None = None) -> None:
         self.client = client
         self.server = server
         self.forwarded: bytes | None = None
+        self.text = ""
 
 
 def address(name: Any) -> Address | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtab import Path
-from router.access_log.forms import renderer
+from router.access_log.forms import read_form
 from router.bind.segments import CLIENT, PATH, SERVER
 from router.config.edge import GrpcWeb
 from router.filters.access_log import AccessLog
@@ -22,7 +22,7 @@ from router.filters.hedge import HedgePolicy
 from router.filters.retry import RetryPolicy
 from router.filters.shedding import Shedding
 from router.model.backoff import constant
-from router.model.exchange import Exchange, Routed
+from router.model.exchange import Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead
 from router.model.metrics import Metrics
@@ -31,6 +31,7 @@ from router.model.strand import Waiter
 from router.model.verdict import BY_COMPLETION
 from tests.contracts.conftest import REGISTRY
 from tests.support.fakes import Call, FakeHost, answering, waiting
+from tests.support.records import Routes, taken, written
 from tests.support.tracing import Collected, tracing
 
 HOST: Any = FakeHost()
@@ -41,12 +42,12 @@ def gate() -> Gate:
     return Gate(HOST, 10, 10, Shedding(HOST, Metrics(), "here", None), Metrics())
 
 
-LINE = renderer("json", "web", "127.0.0.1:80", lambda exchange: Routed(None, None, ""))
+FORM = read_form("json", "web", "127.0.0.1:80", Routes())
 
 
 def record(exchange: Exchange) -> None:
     """What is recorded can be written."""
-    json.loads(LINE(exchange, exchange.now(), 0))
+    json.loads(written(taken(FORM, exchange), exchange))
 
 
 PARAMS = SimpleNamespace(

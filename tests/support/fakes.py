@@ -48,7 +48,7 @@ class RecordingReply:
     def __init__(self) -> None:
         self.source: Any = None
         self.sent = 0
-        self.peer = "192.0.2.1:4242"
+        self.peer = "192.0.2.1:40000"
         self.started = False
         self.head: ResponseHead | None = None
         self.body = b""

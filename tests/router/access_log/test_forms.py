@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from dtab import Bound, Path, read_dtab
 from dtab.namer import Endpoint
-from router.access_log.forms import renderer
+from router.access_log.forms import read_form
 from router.access_log.record import values
 from router.config.access_log import FIELDS, read_template
-from router.model.exchange import Attempt, Exchange, Routed
+from router.model.ends import Ends
+from router.model.exchange import Attempt, Exchange
 from router.model.failure import Blame, Failure, Kind
 from router.model.headers import RequestHead, ResponseHead
 from tests.support.fakes import FakeHost, RecordingReply
+from tests.support.records import Routes, taken, written
 
 raw = st.binary(max_size=20)
 
@@ -36,13 +38,12 @@ def head(**changes: Any) -> RequestHead:
     return RequestHead(**given_, fields=fields)
 
 
-def routed(exchange: Exchange) -> Routed:
-    return Routed(exchange.path, exchange.local_dtab, "abc", exchange.bound, [{"dentry": "/svc=>/x", "line": 3}])
+routes = Routes()
 
 
 def line_of(form: str, made: Exchange) -> str:
     """Of an exchange that is over now."""
-    return renderer(form, "web", "127.0.0.1:80", routed)(made, made.now(), made.host.wall_ns())
+    return written(taken(read_form(form, "web", "127.0.0.1:80", routes), made), made)
 
 
 def as_json(made: Exchange) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -51,7 +52,7 @@ def as_json(made: Exchange) -> tuple[dict[str, Any], dict[str, Any]]:
     assert line.endswith("}\n")
     assert line.count("\n") == 1
     said = json.loads(line)
-    return said, json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routed, said["time"], made.now())))
+    return said, json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routes, said["time"], made.now())))
 
 
 def test_a_success() -> None:
@@ -100,44 +101,97 @@ ways = st.fixed_dictionaries(
 )
 
 
+def gone(way: dict[str, Any], head: RequestHead, ends: Ends, bound: Bound) -> Exchange:
+    """An exchange that went this way, and is over."""
+    host = FakeHost()
+    host.time = 10.0
+    made = Exchange(host, head, None, RecordingReply())  # type: ignore[arg-type]
+    began, heard, ended, total = way["times"]
+    made.reply.ends, made.reply.peer, made.reply.sent = ends, ends.text, way["sent"]  # type: ignore[misc]
+    made.path, made.bound, made.endpoint, made.failure = way["path"], bound, way["endpoint"], way["failure"]
+    if way["status"] is not None:
+        made.respond(ResponseHead(way["status"]), False)
+        made.conclude(way["trailers"])
+    outcome = "ok" if way["trailers"] else f"status {way['status']}"
+    made.responded_at = 10 + heard if way["heard"] and way["status"] else 0.0
+    attempt = Attempt(way["endpoint"].show(), outcome, 10 + began, made.responded_at, 10 + ended)
+    made.attempts = [attempt] * way["attempts"]
+    made.retries = max(0, way["attempts"] - 1)
+    if way["deadline"] is not None:
+        made.deadline = 10 + way["deadline"]
+    host.time = 10 + total
+    return made
+
+
+BOUND = Bound(Path.of("#", "x"), None, Path())  # type: ignore[arg-type]
+
+
+def heads() -> dict[bool, RequestHead]:
+    """Of gRPC and of others, such as come again and again."""
+    made = {kind: head(fields=((b"content-type", b"application/grpc"),) if kind else ()) for kind in (True, False)}
+    for one in made.values():
+        one.shared = True
+    return made
+
+
 @given(st.lists(ways, min_size=2, max_size=8))
 def test_one_line_after_the_other_says_what_it_should(all_of_them: list[dict[str, Any]]) -> None:
-    kept: dict[tuple[str, Path, int], Routed] = {}
-
-    def route(exchange: Exchange) -> Routed:
-        key = exchange.reply.peer, exchange.path, 0
-        return kept.setdefault(key, Routed(exchange.path, None, "abc", exchange.bound, [{"dentry": "/a=>/b", "line": 3}]))
-
-    heads = {kind: head(fields=((b"content-type", b"application/grpc"),) if kind else ()) for kind in (True, False)}
-    for one in heads.values():
-        one.shared = True
-    bound = Bound(Path.of("#", "x"), None, Path())  # type: ignore[arg-type]
-    host, line = FakeHost(), renderer("json", "web", "127.0.0.1:80", route)
-    for way in [each for one in all_of_them for each in (one, one)]:  # the second one is like the one before
-        host.time = 10.0
-        made = Exchange(host, heads[way["grpc"]], None, RecordingReply())  # type: ignore[arg-type]
-        began, heard, ended, total = way["times"]
-        made.reply.peer, made.reply.sent = way["peer"], way["sent"]  # type: ignore[misc]
-        made.path, made.bound, made.endpoint, made.failure = way["path"], bound, way["endpoint"], way["failure"]
-        if way["status"] is not None:
-            made.respond(ResponseHead(way["status"]), False)
-            made.conclude(way["trailers"])
-        outcome = "ok" if way["trailers"] else f"status {way['status']}"
-        answered = 10 + heard if way["heard"] and way["status"] else 0.0
-        made.responded_at = answered
-        attempt = Attempt(way["endpoint"].show(), outcome, 10 + began, answered, 10 + ended)
-        made.attempts = [attempt] * way["attempts"]
-        made.retries = max(0, way["attempts"] - 1)
-        if way["deadline"] is not None:
-            made.deadline = 10 + way["deadline"]
-        host.time = 10 + total
-        said = json.loads(line(made, made.now(), host.wall_ns()))
-        plain = json.loads(json.dumps(values(made, "web", "127.0.0.1:80", route, said["time"], made.now())))
+    routes, of_kind = Routes(), heads()
+    ends = {peer: Ends() for peer in ("192.0.2.1:1", "192.0.2.1:2")}
+    for peer, one in ends.items():
+        one.text = peer
+    form = read_form("json", "web", "127.0.0.1:80", routes)
+    later: list[tuple[Exchange, Any]] = []
+    lines: list[tuple[Exchange, str]] = []
+    for way in all_of_them:
+        for wait in (False, True):  # the second one is like the one before, but for its line, which is made last
+            made = gone(way, of_kind[way["grpc"]], ends[way["peer"]], BOUND)
+            later.append((made, taken(form, made)))
+            if not wait:
+                made, waiting = later.pop()
+                lines.append((made, written(waiting, made)))
+    lines += [(made, written(waiting, made)) for made, waiting in later]
+    for made, line in lines:
+        said = json.loads(line)
+        plain = json.loads(json.dumps(values(made, "web", "127.0.0.1:80", routes, said["time"], made.now())))
         assert tuple(said) == FIELDS
         for name, value in plain.items():  # a millionth of a second may be rounded the other way
             assert said[name] == value or name == "attempts" or said[name] == pytest.approx(value, abs=0.0011), name
         for ours, theirs in zip(said["attempts"], plain["attempts"], strict=True):
             assert ours == {name: _about(value) for name, value in theirs.items()}
+
+
+PATH, HERE = Path.of("svc", "web"), Endpoint("10.0.0.1", 80)
+USUAL: dict[str, Any] = {
+    "peer": "192.0.2.1:1", "path": PATH, "endpoint": HERE, "status": 200, "heard": True,
+    "trailers": ((b"grpc-status", b"0"),), "failure": None, "attempts": 1, "times": [0.0, 0.1, 0.2, 0.3], "deadline": None,
+    "grpc": True, "sent": 3,
+}  # fmt: skip
+UNUSUAL = [
+    {"status": 404}, {"trailers": ((b"grpc-status", b"5"),)}, {"failure": Failure(Kind.RESET, "reset", Blame.UPSTREAM)},
+    {"attempts": 2}, {"attempts": 0}, {"heard": False}, {"endpoint": Endpoint("10.0.0.2", 80)}, {"path": Path.of("svc", "b")},
+]  # fmt: skip
+
+
+def test_only_the_figures_of_the_usual_exchange_are_written_anew() -> None:
+    routes, request, ends, other = Routes(), heads()[True], Ends(), Endpoint("10.0.0.2", 80)
+    form = read_form("json", "web", "127.0.0.1:80", routes)
+
+    def usual(bound: Bound = BOUND, **changes: Any) -> bool:
+        """Whether nobody had to be asked for the way of this one."""
+        before, made = routes.asked, gone({**USUAL, **changes}, request, ends, bound)
+        written(taken(form, made), made)
+        return routes.asked == before
+
+    assert [usual() for _ in range(3)] == [False, True, True]
+    for changes in UNUSUAL:
+        assert not usual(**changes), changes
+    usual()
+    assert [usual(endpoint=other), usual(endpoint=other), usual()] == [False, True, True]
+    assert not usual(Bound(Path.of("#", "x"), None, Path()))  # type: ignore[arg-type]
+    usual()
+    routes.interpreter.dtab = object()
+    assert [usual(), usual()] == [False, True]
 
 
 def _about(value: Any) -> Any:

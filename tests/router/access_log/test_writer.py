@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from router.access_log import writer as module
+from router.access_log.forms import Whole
 from router.access_log.writer import BATCH, EVERY, FileSettings, LogFile, Writer
 from router.config.access_log import RollPolicy
 from router.model.metrics import Metrics
@@ -23,7 +24,7 @@ def start(settings: FileSettings) -> tuple[FakeHost, Metrics, Writer]:
 def say(writer: Writer, line: str) -> None:
     """As if it had been made of an exchange."""
     exchange: Any = None
-    writer.keeper(lambda exchange, now, wall: line)(exchange)
+    writer.keeper(Whole(lambda exchange, now, wall: line))(exchange)
 
 
 def test_exchanges_are_made_lines_a_few_at_a_time_and_a_bug_costs_one(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_exchanges_are_made_lines_a_few_at_a_time_and_a_bug_costs_one(tmp_path: 
         made.append((exchange, now, wall))
         return f"{1 // exchange}\n"
 
-    keep: Any = writer.keeper(render)
+    keep: Any = writer.keeper(Whole(render))
     for number in range(BATCH):
         assert not made
         host.pass_time(0.001)
