@@ -100,7 +100,7 @@ class Servers:
             file = FileSettings(keys.file, read_policy(keys.roll_policy), keys.append, keys.rotate_count)
             writer = self.worker.log_files[keys.file] = Writer(self.worker.host, file, self.metrics.scope("access_log"))
         form = read_form(keys.format, self.router.label, server, Routes(self._core.settings.interpreter))
-        return AccessLog(writer.keeper(form), keys.sample)
+        return AccessLog(form.keeper(writer), keys.sample)
 
     def _recent(self, server: str) -> tuple[AccessLog, ...]:
         """For each recorder of the worker, what fills it."""

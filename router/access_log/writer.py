@@ -20,16 +20,14 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import attrs
 
-from router.access_log.record import Form, Line
+from router.access_log.record import Line
 from router.config.access_log import RollPolicy
-from router.model.exchange import Exchange
 from router.model.host import Host
 from router.model.metrics import Metrics
 
@@ -127,7 +125,7 @@ def _all(fd: int, data: bytes) -> None:
 
 
 class Writer:
-    """See the theory of operation. Everything but the thread is on the loop."""
+    """See the theory of operation. Everything but the thread is on the loop. It is a :class:`router.access_log.record.Room`."""
 
     def __init__(self, host: Host, settings: FileSettings, metrics: Metrics) -> None:
         self._host = host
@@ -146,10 +144,6 @@ class Writer:
         self._written, self._dropped = metrics.counter("written"), metrics.counter("dropped")
         self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
         self._thread.start()
-
-    def keeper(self, form: Form) -> Callable[[Exchange], None]:
-        """What takes exchanges for lines of that form; see :class:`router.filters.access_log.AccessLog`."""
-        return form.keeper(self)
 
     def look(self) -> None:
         """See :class:`router.access_log.record.Room`."""

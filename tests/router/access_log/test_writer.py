@@ -24,7 +24,7 @@ def start(settings: FileSettings) -> tuple[FakeHost, Metrics, Writer]:
 def say(writer: Writer, line: str) -> None:
     """As if it had been made of an exchange."""
     exchange: Any = None
-    writer.keeper(Whole(lambda exchange, now, wall: line))(exchange)
+    Whole(lambda exchange, now, wall: line).keeper(writer)(exchange)
 
 
 def test_exchanges_are_made_lines_a_few_at_a_time_and_a_bug_costs_one(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_exchanges_are_made_lines_a_few_at_a_time_and_a_bug_costs_one(tmp_path: 
         made.append((exchange, now, wall))
         return f"{1 // exchange}\n"
 
-    keep: Any = writer.keeper(Whole(render))
+    keep: Any = Whole(render).keeper(writer)
     for number in range(BATCH):
         assert not made
         host.pass_time(0.001)
