@@ -18,6 +18,7 @@ from starlette.routing import Route
 from router import __version__
 from router.admin import control, metrics, names, recent, state
 from router.admin.answers import as_json, error, text
+from router.admin.hosts import ADVICE, welcome
 from router.admin.kept import Kept, Pace
 from router.admin.openapi import POSTED, document
 from router.admin.page import overview
@@ -69,11 +70,17 @@ class _Ways:
 
 
 def _guarded(supervisor: Supervisor, ways: _Ways, endpoint: Endpoint) -> Callable[[Request], Any]:
+    refused = supervisor.metrics.scope("admin").counter("hosts_refused")
+
     async def guarded(request: Request) -> Response:
         generation = supervisor.generation
         if generation is None:
             return error(503, "not started yet")
-        if not Gate(generation.config.admin.security).allows(request.scope["path"]):
+        admin = generation.config.admin
+        if not welcome(admin, request.headers):
+            refused.value += 1
+            return error(421, f"the admin interface does not answer to this Host; {ADVICE}")
+        if not Gate(admin.security).allows(request.scope["path"]):
             return error(404, "Not Found")
         if request.method == "POST" and from_elsewhere(request.headers.get("origin"), request.headers.get("host")):
             return error(403, "a page of another origin must not change anything here")

@@ -81,15 +81,23 @@ def patterns(instance: object, attribute: attrs.Attribute[Any], value: tuple[str
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
 
 
+def host_names(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: names of hosts."""
+    for name in value:
+        if not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", name, re.ASCII):
+            raise ValueError(f"{name!r} is no host name: there must be no scheme, port or wildcard")
+
+
 @attrs.frozen
 class Security:
-    """``admin.security``: what is answered."""
+    """``admin.security``: what is answered. ``hosts``, waypost's own: further names of the admin interface."""
 
     ui_enabled: bool = True
     control_enabled: bool = True
     diagnostics_enabled: bool = True
     path_whitelist: tuple[str, ...] = attrs.field(default=(), validator=patterns)
     path_blacklist: tuple[str, ...] = attrs.field(default=(), validator=patterns)
+    hosts: tuple[str, ...] = attrs.field(default=(), validator=host_names)
 
 
 @attrs.frozen

@@ -84,7 +84,8 @@ class Rig:
         """One request, straight into the application."""
         path, _, query = target.partition("?")
         fields = [
-            (name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in {"host": "here:1", **headers}.items()
+            (name.replace("_", "-").encode(), value.encode("latin-1"))
+            for name, value in {"host": "localhost:1", **headers}.items()
         ]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
@@ -152,7 +153,7 @@ async def test_metrics_in_every_form() -> None:
         assert (await rig.ask("/admin/metrics.json?q=rt/nope")).status == 404
         assert b'rt:service:requests{rt="web", service="/svc/a"} 1\n' in (await rig.ask("/admin/metrics/prometheus")).body
         assert b'waypost_service_requests_total{router="web",service="/svc/a"} 1.0' in (await rig.ask("/metrics")).body
-        assert b"host=here:1" in (await rig.ask("/admin/metrics/influxdb")).body
+        assert b"host=localhost:1" in (await rig.ask("/admin/metrics/influxdb")).body
 
 
 async def test_what_the_workers_know() -> None:
@@ -238,7 +239,7 @@ async def test_stopping_and_reloading(monkeypatch: Any) -> None:
         assert (refused.status, refused.json) == (409, {"error": "test.yaml:1:1: error: no routers"})
         foreign = await rig.ask("/admin/shutdown", "POST", origin="http://evil.example")
         assert (foreign.status, rig.supervisor.stopping.is_set()) == (403, False)
-        assert (await rig.ask("/admin/shutdown", "POST", origin="http://here:1")).body == b"draining\n"
+        assert (await rig.ask("/admin/shutdown", "POST", origin="http://localhost:1")).body == b"draining\n"
         assert rig.supervisor.stopping.is_set()
         assert (await rig.ask("/ready")).status == 503
 
@@ -289,14 +290,14 @@ async def test_a_bug_is_told_and_harms_nobody(monkeypatch: Any, caplog: Any) -> 
 
 @pytest.mark.parametrize("host", ["x/files", "[", "x?y", "x#y", "", "\xff"])
 async def test_a_host_that_is_nonsense_opens_nothing_and_breaks_nothing(host: str) -> None:
-    async with admin(TEXT.replace("{port: 0}", "{port: 0, security: {controlEnabled: false}}", 1)) as rig:
+    async with admin(TEXT.replace("{port: 0}", "{port: 0, ip: 0.0.0.0, security: {controlEnabled: false}}", 1)) as rig:
         assert (await rig.ask("/admin/shutdown", "POST", host=host)).status == 404
         assert not rig.supervisor.stopping.is_set()
         assert (await rig.ask("/admin/ping", host=host)).body == b"pong"
         assert (await rig.ask("/nowhere", host=host)).status == 404
 
 
-@pytest.mark.parametrize("origin", ["http://[", "", "http://here:1@x", "\xff"])
+@pytest.mark.parametrize("origin", ["http://[", "", "http://localhost:1@x", "\xff"])
 async def test_an_origin_that_is_nonsense_is_another_one(origin: str) -> None:
     async with admin() as rig:
         assert (await rig.ask("/admin/shutdown", "POST", origin=origin)).status == 403

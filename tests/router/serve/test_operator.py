@@ -109,7 +109,7 @@ def test_a_reader_that_does_not_read_keeps_nobody_waiting(config: Path) -> None:
             while time.monotonic() < deadline:
                 try:
                     with socket.create_connection(("127.0.0.1", admin), timeout=0.1) as client:
-                        client.sendall(b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                        client.sendall(b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                         client.settimeout(5)
                         if b" 200 " in client.makefile("rb").readline():
                             break
