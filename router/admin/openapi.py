@@ -178,8 +178,8 @@ def document(version: str) -> dict[str, Any]:
 
 
 def _operation(endpoint: _Endpoint) -> dict[str, Any]:
-    """What is switched off is not found; what comes at a bad moment, or across origins, is refused."""
-    statuses = {404, 503, *endpoint.more, *([403] if endpoint.method == "post" else [])}
+    """What is switched off is not found; what comes at a bad moment, by a strange name, or across origins, is refused."""
+    statuses = {404, 421, 503, *endpoint.more, *([403] if endpoint.method == "post" else [])}
     done = {"description": "Done.", "content": {endpoint.content: {"schema": endpoint.answer}}}
     described: dict[str, Any] = {
         "summary": endpoint.summary,

@@ -57,6 +57,8 @@ async def test_a_page_whose_name_was_made_to_lead_here_learns_and_changes_nothin
             assert (told.status, "admin.security.hosts" in told.json["error"]) == (421, True)
         assert not rig.supervisor.stopping.is_set()
         assert rig.supervisor.metrics.flat()["admin/hosts_refused"] == 3
+        described = (await rig.ask("/openapi.json")).json["paths"].values()
+        assert all("421" in operation["responses"] for methods in described for operation in methods.values())
 
 
 async def test_a_listed_name_is_answered() -> None:
